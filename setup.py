@@ -32,7 +32,7 @@ setup(
     packages=find_packages(include=["ddpm_lit", "ddpm_lit.*"]),
     package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "eval", "diffusers", "dev")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "diffusers", "dev")},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

@@ -1,0 +1,156 @@
+"""Mistakes made on purpose, to see whether the pages and the tests notice: `python tests/mutations.py [part of a name ...]`.
+
+Each mutation replaces one piece of an exported formula by a near miss: a sign, an index, a root, a coefficient. It is made in a
+temporary copy, both in the module and in the notebook that exports it, and must be found exactly once in either. Then the page's code is
+run, or a test file, whichever the mutation names as its judges. A mutation counts as caught if every judge fails, and fails for
+the right reason: an assertion or a refused value, not a crash."""
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = "page"  # the judge that is the notebook itself
+
+
+@dataclass(frozen=True)
+class Mutation:
+    "One mistake: in `module`, the text `old` becomes `new`; `judges` are PAGE or names of files in tests/."
+    name: str
+    module: str
+    old: str
+    new: str
+    judges: tuple[str, ...]
+
+
+def both(test: str) -> tuple[str, ...]: return PAGE, test
+
+
+MUTATIONS = [
+    Mutation("KL with the means added", "gaussian", "(p.mean - q.mean) ** 2", "(p.mean + q.mean) ** 2", both("test_forward_posterior.py")),
+    Mutation("sample scaled by the variance, not its root", "gaussian", "self.var.sqrt() * noise", "self.var * noise", both("test_forward_posterior.py")),
+    Mutation("log density without its half", "gaussian", "return -0.5 * ((x", "return -1.0 * ((x", both("test_forward_posterior.py")),
+    Mutation("cosine without the square", "schedule", "f = angle.cos() ** 2", "f = angle.cos()", both("test_schedule.py")),
+    Mutation("beta divided by the later alpha_bar", "schedule", "-self.alpha_bar.diff() / self.alpha_bar[:-1]", "-self.alpha_bar.diff() / self.alpha_bar[1:]", both("test_schedule.py")),
+    Mutation("SNR of amplitudes", "schedule", "return self.alpha_bar / (1 - self.alpha_bar)", "return (self.alpha_bar / (1 - self.alpha_bar)).sqrt()", both("test_schedule.py")),
+    Mutation("scaled linear squared too early", "schedule", "torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end)", "torch.linspace(beta_start, beta_end", both("test_schedule.py")),
+    Mutation("terminal SNR shifted, not stretched", "schedule", "* root[0] / (root[0] - root[-1])", "", both("test_schedule.py")),
+    Mutation("noise scaled by 1 - alpha_bar, not its root", "forward", "expand((1 - abar_t).sqrt(), x0)", "expand(1 - abar_t, x0)", both("test_forward_posterior.py")),
+    Mutation("stride over the wrong alpha_bar", "forward", "(abar_s - abar_t) / abar_s", "(abar_s - abar_t) / abar_t", both("test_forward_posterior.py")),
+    Mutation("decode with the sign of the noise flipped", "prediction", "- expand(noise / det, xt) * out", "+ expand(noise / det, xt) * out", both("test_prediction.py")),
+    Mutation("v with its sign flipped", "prediction", "return -noise, signal", "return noise, -signal", both("test_prediction.py")),
+    Mutation("min-SNR weight of v without + 1", "prediction", "snr.clamp(max=gamma) / (snr + 1)", "snr.clamp(max=gamma) / snr", (PAGE,)),
+    Mutation("the last step adds noise", "ddpm", "if s == 0: return post.mean\n", "", both("test_samplers.py")),
+    Mutation("both variances the same", "ddpm", 'if self.variance == "posterior" else stride(schedule, s, t)[1]', 'if self.variance == "posterior" else post.var', both("test_samplers.py")),
+    Mutation("noise scaled by the variance", "ddpm", "post.mean + var.sqrt() * noise", "post.mean + var * noise", both("test_samplers.py")),
+    Mutation("EMA with its shares exchanged", "train", "1 - ema_decay(self.config, self.step))", "ema_decay(self.config, self.step))", (PAGE,)),
+]
+QUICK = ["stride over the wrong alpha_bar", "v with its sign flipped", "the last step adds noise"]  # judged by their test files in the quick suite
+
+
+# One copy for each run
+
+def workspace(folder: Path) -> Path:
+    "What the judges need, copied."
+    skip = shutil.ignore_patterns("__pycache__", "_proc", ".ipynb_checkpoints")
+    for name in ("ddpm_lit", "nbs", "tests", "results"):
+        if (ROOT / name).is_dir(): shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=skip)
+    for name in ("pytest.ini", "settings.ini", "_quarto.yml", "README.md"): shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def page_of(module: str, folder: Path = ROOT) -> Path:
+    for path in sorted((folder / "nbs").glob("[0-9]*.ipynb")):
+        if re.search(rf'"#\|\s*default_exp {module}(\\n)?"', path.read_text(encoding="utf-8")): return path
+    raise SystemExit(f"no notebook exports {module}")
+
+
+def replaced(text: str, mutation: Mutation, where: str) -> str:
+    if (n := text.count(mutation.old)) != 1: raise SystemExit(f"'{mutation.name}': {mutation.old!r} occurs {n} times in {where}, not once")
+    return text.replace(mutation.old, mutation.new)
+
+
+def mutate(folder: Path, mutation: Mutation) -> None:
+    "Make the mistake in the module and in the exported cells of its notebook."
+    module = folder / "ddpm_lit" / f"{mutation.module}.py"
+    module.write_text(replaced(module.read_text(encoding="utf-8"), mutation, module.name), encoding="utf-8")
+    path = page_of(mutation.module, folder)
+    notebook = nbformat.read(path, as_version=4)
+    exported = [c for c in notebook.cells if c.cell_type == "code" and re.match(r"#\|\s*exports?\b", c.source)]
+    mark = "\n# next cell\n"
+    changed = replaced(mark.join(c.source for c in exported) + "\n", mutation, path.name)[:-1]
+    for cell, source in zip(exported, changed.split(mark)): cell.source = source
+    nbformat.write(notebook, path)
+
+
+# The judges
+
+def run_page(path: str) -> None:
+    "Run the code cells of a notebook in one namespace, without a kernel. Exit code 1: an assertion or a refused value; 3: anything else."
+    import matplotlib
+    matplotlib.use("agg")
+    from IPython.display import display
+    names = {"__name__": "__main__", "display": display, "get_ipython": lambda: None}
+    for i, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type != "code": continue
+        try: exec(compile(cell.source, f"cell {i}", "exec"), names)
+        except (AssertionError, ValueError) as caught:
+            print(f"cell {i}: {type(caught).__name__}: {str(caught)[:200]}")
+            sys.exit(1)
+        except Exception as crash:
+            print(f"cell {i}: {type(crash).__name__}: {crash}")
+            sys.exit(3)
+
+
+def verdict(folder: Path, judge: str, module: str) -> tuple[int, str]:
+    "0: all is well; 1: the judge found a mistake; anything else: it could not judge."
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "NO_SHRINK": "1", "OMP_NUM_THREADS": "2"}
+    if judge == PAGE:
+        command = [sys.executable, "-c", f"import sys; sys.path.append({str(folder / 'tests')!r}); from mutations import run_page; run_page({str(page_of(module, folder))!r})"]
+        done = subprocess.run(command, cwd=folder / "nbs", env=env, capture_output=True, text=True)
+    else:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", f"tests/{judge}"]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    return done.returncode, (done.stdout + done.stderr)[-1500:]
+
+
+@functools.cache
+def innocent(judge: str, module: str) -> None:
+    "A judge who condemns the unchanged package is no judge."
+    with tempfile.TemporaryDirectory() as folder:
+        code, text = verdict(workspace(Path(folder)), judge, module)
+        if code: raise SystemExit(f"{judge} of {module} fails without any mutation:\n{text}")
+
+
+def caught(mutation: Mutation, judges: tuple[str, ...] | None = None) -> bool:
+    "Whether every judge notices the mistake."
+    for judge in judges or mutation.judges:
+        innocent(judge, mutation.module if judge == PAGE else "")
+        with tempfile.TemporaryDirectory() as folder:
+            mutate(workspace(Path(folder)), mutation)
+            code, text = verdict(Path(folder), judge, mutation.module)
+        if code not in (0, 1): raise SystemExit(f"'{mutation.name}' made {judge} crash instead of fail:\n{text}")
+        if code == 0: return False
+    return True
+
+
+def total() -> str: return f"{len(MUTATIONS)} of {len(MUTATIONS)} mutations caught"
+
+
+if __name__ == "__main__":
+    chosen = [m for m in MUTATIONS if not sys.argv[1:] or any(part in m.name or part == m.module for part in sys.argv[1:])]
+    found = 0
+    for m in chosen:
+        start, ok = time.monotonic(), caught(m)
+        found += ok
+        print(f"{'caught ' if ok else 'MISSED '} {m.module:10} {m.name} ({' and '.join(m.judges)}, {time.monotonic() - start:.0f} s)", flush=True)
+    print(f"{found} of {len(chosen)} mutations caught")
+    sys.exit(found != len(chosen))
