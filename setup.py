@@ -30,7 +30,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["ddpm_lit", "ddpm_lit.*"]),
-    package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*"]},
+    package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "diffusers", "dev")},
     entry_points={

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'FOLDER', 'COMMANDS', 'USAGE', 'ScheduleConfig', 'Common', 'Train', 'Resume', 'Sample', 'UsageError',
            'Stopped', 'usage', 'parse', 'parse_train', 'new_run', 'noted_signals', 'watch', 'checkpoint', 'fit', 'draw',
-           'show', 'train_command', 'resume_command', 'sample_command', 'run_command', 'explain', 'main']
+           'show', 'film', 'train_command', 'resume_command', 'sample_command', 'run_command', 'explain', 'main']
 
-# %% ../nbs/18_cli.ipynb #35b4d74f
+# %% ../nbs/18_cli.ipynb #df3e5504
 import io
 import itertools
 import json
@@ -43,7 +43,7 @@ from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_li
 from .train import Run, Trainer, TrainConfig, append_log, keyed_generator, load_pretrained, read_log, save_run
 from .unet import UNet, UNetConfig
 
-# %% ../nbs/18_cli.ipynb #b4a34c9c
+# %% ../nbs/18_cli.ipynb #63558dc3
 @dataclass(frozen=True)
 class ScheduleConfig:
     "The noise schedule."
@@ -65,7 +65,7 @@ class ScheduleConfig:
         makers = dict(linear=linear_schedule, scaled_linear=scaled_linear_schedule, cosine=cosine_schedule, sigmoid=sigmoid_schedule)
         return makers[self.schedule](T=self.T, **betas)
 
-# %% ../nbs/18_cli.ipynb #f7fa92c3
+# %% ../nbs/18_cli.ipynb #c65cebc6
 @dataclass(frozen=True)
 class Common:
     "What every command takes."
@@ -150,7 +150,7 @@ class Sample:
         if self.sampler == "ddpm": return DDPM(self.variance, self.steps, self.spacing)
         return DDIM(50 if self.steps is None else self.steps, self.eta, self.spacing)
 
-# %% ../nbs/18_cli.ipynb #55f43838
+# %% ../nbs/18_cli.ipynb #8e042b2c
 PRESETS = {
     "digits": Train(
         data="digits", param="v", noise=ScheduleConfig("cosine"),
@@ -166,7 +166,7 @@ FOLDER = Train(
     unet=UNetConfig(image_size=32, in_channels=3, channels=64, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1),
     train=TrainConfig(steps=100_000, batch_size=64, lr=2e-4, warmup=1000, flip=True, sample_every=5000))
 
-# %% ../nbs/18_cli.ipynb #db7840f1
+# %% ../nbs/18_cli.ipynb #a8be825b
 class UsageError(ValueError):
     "The command line asks for what cannot be had; exit status 2."
 
@@ -185,7 +185,7 @@ def usage() -> Iterator[None]:
     try: yield
     except ValueError as error: raise UsageError(str(error)) from error
 
-# %% ../nbs/18_cli.ipynb #cdb25ce7
+# %% ../nbs/18_cli.ipynb #f1e23a98
 _MARKS = (conf.OmitArgPrefixes, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName)
 _HELP = {"-h", "--help"}
 
@@ -205,13 +205,13 @@ _PHRASES = [  # tyro's words, and ours
 
 
 def _sentence(box: str) -> str:
-    "tyro's box of several lines as one sentence."
-    rows = [re.sub(r"^[│|] ?|\s*[│|]$", "", row) for row in box.splitlines() if not re.match(r"[╭╰+]", row)]
-    parts = re.split(r"\n[─-]{5,}\n", "\n".join(rows))
+    "tyro's box of several lines as one sentence. Where the terminal has no box characters, the title is a part of its own."
+    rows = "\n".join(row.strip("│") for row in box.splitlines() if not row.startswith(("╭", "╰")))
+    parts = re.split(r"\n\s*[─-]{5,}\s*\n", rows)["╭" not in box:]
     said = re.sub(r"^[a-z]", lambda first: first[0].upper(), " ".join(parts[0].split()))
     for theirs, ours in _PHRASES:
         if re.match(theirs, said): said = re.sub(theirs, ours, said)
-    meant = [flag for part in parts if part.startswith("Perhaps") for flag in re.findall(r"^\s+(--[\w-]+)", part, re.M)]
+    meant = [flag for part in parts if "Perhaps" in part for flag in re.findall(r"^\s+(--[\w-]+)", part, re.M)]
     return said + (f"; did you mean {meant[0]}?" if meant else "")
 
 
@@ -225,7 +225,7 @@ def _wide(argv: list[str]) -> Iterator[None]:
         if old is None: os.environ.pop("COLUMNS", None)
         else: os.environ["COLUMNS"] = old
 
-# %% ../nbs/18_cli.ipynb #f069d2f9
+# %% ../nbs/18_cli.ipynb #2b8414c3
 def parse(
     command: type,         # Train, Resume or Sample
     argv: list[str],       # the words after the command
@@ -240,7 +240,7 @@ def parse(
         if not end.code: raise
         raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
 
-# %% ../nbs/18_cli.ipynb #673e3cc9
+# %% ../nbs/18_cli.ipynb #a7612dcb
 def parse_train(argv: list[str]) -> Train:  # the words after `train`
     "The `Train` that `argv` asks for, with the preset of its data as defaults."
     words = [word for word in argv if not word.startswith("-")]
@@ -251,7 +251,7 @@ def parse_train(argv: list[str]) -> Train:  # the words after `train`
     args = read(guess)
     return args if PRESETS.get(args.data) is PRESETS.get(guess) else read(args.data)
 
-# %% ../nbs/18_cli.ipynb #eba573a9
+# %% ../nbs/18_cli.ipynb #9528f525
 def new_run(
     out: Path | None,  # the folder asked for, or None for runs/`name`, or the next free runs/`name`-2 ...
     name: str,         # of the data
@@ -267,7 +267,7 @@ def new_run(
         except FileExistsError: continue
         return folder
 
-# %% ../nbs/18_cli.ipynb #69226d72
+# %% ../nbs/18_cli.ipynb #4b71ced2
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     "An error of writing in this block names `folder`, if it names no file."
@@ -291,7 +291,7 @@ def _labels(data: ImageData, unet: UNetConfig) -> Tensor | None:
     if data.labels is None: raise UsageError(f"--num-classes needs data with labels, and {data.name} has none")
     return data.labels
 
-# %% ../nbs/18_cli.ipynb #55750753
+# %% ../nbs/18_cli.ipynb #4543b94e
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
     "Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one stops at once."
@@ -348,7 +348,7 @@ def fit(trainer: Trainer, folder: Path, facts: dict) -> None:
             if noted: raise Stopped(noted[0], f"stopped at step {record.step} of {config.steps}; to go on: ddpm-lit resume {folder}")
             if config.sample_every and record.step % config.sample_every == 0: _glimpse(trainer, folder)
 
-# %% ../nbs/18_cli.ipynb #4320fdc1
+# %% ../nbs/18_cli.ipynb #29ba3a5b
 def draw(
     run: Run,                     # the model and what comes with it
     sampler: DDIM | DDPM,         # how to walk from noise to image
@@ -358,7 +358,7 @@ def draw(
     label: int | None = None,     # the class to draw, for a model with classes
     device: torch.device | str = "cpu",  # where to compute
 ) -> Iterator[Tensor]:            # batches of images (<= batch, C, H, W)
-    "Draw images in batches, each from its own generator."
+    "Draw images in batches, image i from a generator of its own."
     config, model = run.model.config, run.model.to(device)
     for first in range(0, n, batch):
         own = [keyed_generator(seed, 3, i) for i in range(first, min(first + batch, n))]
@@ -366,7 +366,7 @@ def draw(
         y = None if label is None else torch.full((len(own),), label, device=device)
         yield sample(model, run.schedule, xT, sampler, param=run.param, clip=run.clip, y=y, generator=own)
 
-# %% ../nbs/18_cli.ipynb #92c813f3
+# %% ../nbs/18_cli.ipynb #80105f17
 def _save_beside(real: Tensor, samples: Tensor, path: Path) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
     top, below = grid(real, columns=8), grid(samples, columns=8)
@@ -397,39 +397,51 @@ def _glimpse(trainer: Trainer, folder: Path) -> None:
     images = torch.cat(list(draw(run, DDIM(min(50, run.schedule.T)), device=trainer.device)))
     save_grid(images, folder / "samples" / f"step-{trainer.step:07d}.png")
 
-# %% ../nbs/18_cli.ipynb #cc8284b0
-def show(run: Run, folder: Path, real: Tensor, device: torch.device | str = "cpu", n: int = 64, seed: int = 0) -> None:
-    "Leave loss.png, samples_ddpm.png, samples_ddim.png and samples.gif in `folder`, samples under a row of `real` images."
+# %% ../nbs/18_cli.ipynb #eaf64e02
+def show(
+    run: Run,                            # the trained model
+    folder: Path,                        # its folder
+    real: Tensor,                        # (8 or more, C, H, W) real images, for the row above the samples
+    device: torch.device | str = "cpu",  # where to compute
+    ddim: int = 64,                      # how many images to draw by DDIM, at least 64
+) -> Tensor:                             # (ddim, C, H, W) those images
+    "Leave loss.png, samples_ddpm.png, samples_ddim.png and samples.gif in `folder`."
     _save_loss(folder)
+    frames = film(run, device)
+    save_gif(frames, folder / "samples.gif")
+    _save_beside(real[:8], frames[-1], folder / "samples_ddpm.png")
+    batches = draw(run, DDIM(min(50, run.schedule.T)), ddim, batch=250, device=device)
+    images = torch.cat([x.clamp(-1, 1).cpu() for x in watch(batches, "drawing by DDIM", -(-ddim // 250))])
+    _save_beside(real[:8], images[:64], folder / "samples_ddim.png")
+    return images
+
+
+def film(run: Run, device: torch.device | str = "cpu", n: int = 64, seed: int = 0, frames: int = 50) -> list[Tensor]:
+    "Some `frames` moments on the way of `n` images from noise to samples, by DDPM with all its steps."
     T, config, model = run.schedule.T, run.model.config, run.model.to(device)
     own = [keyed_generator(seed, 3, i) for i in range(n)]
     xT = draw_noise((n, config.in_channels, config.image_size, config.image_size), own, device)
-    frames = [xT]
-    for step in watch(sample_steps(model, run.schedule, xT, DDPM(), param=run.param, clip=run.clip, generator=own), "sampling", T):
-        if step.s % max(1, T // 50) == 0: frames.append(step.x.clamp(-1, 1).cpu())
-    save_gif(frames, folder / "samples.gif")
-    _save_beside(real[:8], frames[-1], folder / "samples_ddpm.png")
-    _save_beside(real[:8], torch.cat(list(draw(run, DDIM(min(50, T)), n, seed, device=device))), folder / "samples_ddim.png")
+    steps = sample_steps(model, run.schedule, xT, DDPM(), param=run.param, clip=run.clip, generator=own)
+    kept = [step.x for step in watch(steps, "drawing by DDPM", T) if step.s % max(1, T // frames) == 0]
+    return [x.clamp(-1, 1).cpu() for x in [xT, *kept]]
 
-# %% ../nbs/18_cli.ipynb #9f944e86
-def _judge(run: Run, folder: Path, train: ImageData, test: ImageData, device: torch.device) -> None:
-    "For digits: how the judge of the page on evaluation sees 1,000 samples beside held-out real digits; report.json."
-    return None
-
-
-def _finish(trainer: Trainer, folder: Path, facts: dict, data: ImageData, test: ImageData | None) -> None:
-    "Pictures, and for digits the report."
+# %% ../nbs/18_cli.ipynb #d59c30df
+def _finish(trainer: Trainer, folder: Path, data: ImageData, test: ImageData | None) -> None:
+    "Pictures, and for digits the judge's report on 1,000 samples by DDIM."
     print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
-    run = load_pretrained(folder)
-    with _writing(folder): show(run, folder, (test or data)[:8].float(), trainer.device)
-    if test is not None: _judge(run, folder, data, test, trainer.device)
+    with _writing(folder): images = show(load_pretrained(folder), folder, (test or data)[:8].float(), trainer.device, 64 if test is None else 1000)
+    if test is None: return
+    from ddpm_lit.evaluate import digit_report
+    report = digit_report(images, data, test)
+    with atomic_write(folder / "report.json", "w") as file: file.write(json.dumps(asdict(report), indent=1) + "\n")
+    print(report)
 
 
 def _held_out(args_data: str, data_dir: Path | None, unet: UNetConfig) -> ImageData | None:
     "The judge knows scikit-learn's digits in their own size."
     return _load("digits", data_dir, unet, "test") if args_data == "digits" and (unet.image_size, unet.in_channels) == (8, 1) else None
 
-# %% ../nbs/18_cli.ipynb #0bdbfdf7
+# %% ../nbs/18_cli.ipynb #2ed90b52
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise UsageError("ddpm-lit train is one process; for several GPUs, launch a script of your own around Trainer")
@@ -461,11 +473,11 @@ def resume_command(args: Resume) -> None:
     if config.steps < trainer.step: raise UsageError(f"--steps must be at least the {trainer.step} that are done, got {config.steps}")
     _train_on(trainer, folder, facts, data, _held_out(facts["data"], facts["data_dir"], unet))
 
-# %% ../nbs/18_cli.ipynb #9910889f
+# %% ../nbs/18_cli.ipynb #297c9eda
 def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData, test: ImageData | None) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     fit(trainer, folder, facts)
-    try: _finish(trainer, folder, facts, data, test)
+    try: _finish(trainer, folder, data, test)
     except KeyboardInterrupt as stop:
         raise Stopped(getattr(stop, "number", signal.SIGINT), f"stopped after the training, which is complete; for the pictures: ddpm-lit resume {folder}") from None
 
@@ -502,7 +514,7 @@ def _target(args: Sample, steps: int) -> Path:
     if args.out.exists() and args.out.is_dir() != args.separate: raise UsageError(f"--out must name a {'folder' if args.separate else 'file'}, and {args.out} is none")
     return args.out
 
-# %% ../nbs/18_cli.ipynb #cc5ec2b2
+# %% ../nbs/18_cli.ipynb #68c7b943
 def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them, all or none."
     run = _load_run(args.run)
@@ -519,7 +531,7 @@ def sample_command(args: Sample) -> None:
     finally: shutil.rmtree(beside, ignore_errors=True)
     print(path)
 
-# %% ../nbs/18_cli.ipynb #e1f013a9
+# %% ../nbs/18_cli.ipynb #88076d12
 def _check_label(label: int | None, classes: int | None) -> None:
     if label is None: return
     if classes is None: raise UsageError("--label is for a model trained with --num-classes, and this one was not")
@@ -532,7 +544,7 @@ def _write_separate(batches: Iterable[Tensor], beside: Path, folder: Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(beside.iterdir()): os.replace(file, folder / file.name)
 
-# %% ../nbs/18_cli.ipynb #b16eb7ae
+# %% ../nbs/18_cli.ipynb #d9564ab7
 COMMANDS = {"train": (parse_train, train_command), "resume": (lambda argv: parse(Resume, argv), resume_command), "sample": (lambda argv: parse(Sample, argv), sample_command)}
 
 USAGE = """usage: ddpm-lit COMMAND ... [--help]
@@ -577,6 +589,7 @@ def main(
 ) -> int:                           # the exit status
     "The command `ddpm-lit`."
     argv = sys.argv[1:] if argv is None else argv
+    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="replace")  # a terminal without ± gets a ?
     try:
         with _quiet(), _terminable(): run_command(argv)
         sys.stdout.flush()
@@ -591,11 +604,12 @@ def main(
         print(f"ddpm-lit: {sentence}", file=sys.stderr)
         return status
 
-# %% ../nbs/18_cli.ipynb #4fff19ac
+# %% ../nbs/18_cli.ipynb #0147045b
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Warnings on one line each, without the line of code that they come from."
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in a notebook, through accelerate
         warnings.showwarning = lambda message, *_, **__: print(f"ddpm-lit: warning: {' '.join(str(message).split())}", file=sys.stderr)
         yield
 

@@ -81,7 +81,7 @@ def imported(path) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             assert all(alias.name != "*" for alias in node.names), f"{path.name} imports *"
             base = ".".join(filter(None, ["ddpm_lit" if node.level else "", node.module]))
-            found |= {f"ddpm_lit.{alias.name}" for alias in node.names} if base == "ddpm_lit" else {base}
+            found |= {f"ddpm_lit.{alias.name}" for alias in node.names if alias.name != "__version__"} if base == "ddpm_lit" else {base}
     return found
 
 

@@ -9,7 +9,8 @@ CAUGHT = []
 @pytest.mark.parametrize("name", QUICK)
 def test_quick_mutation(name):
     mutation = next(m for m in MUTATIONS if m.name == name)
-    assert caught(mutation, tuple(judge for judge in mutation.judges if judge != PAGE)), f"nobody noticed: {name}"
+    tests = tuple(judge for judge in mutation.judges if judge != PAGE)  # they pass without the mutation: this suite runs them
+    assert caught(mutation, tests, check_judges=False), f"nobody noticed: {name}"
 
 
 @pytest.mark.slow
