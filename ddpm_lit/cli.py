@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'FOLDER', 'COMMANDS', 'USAGE', 'ScheduleConfig', 'Common',
            'Stopped', 'usage', 'parse', 'parse_train', 'new_run', 'noted_signals', 'watch', 'checkpoint', 'fit', 'draw',
            'show', 'film', 'train_command', 'resume_command', 'sample_command', 'run_command', 'explain', 'main']
 
-# %% ../nbs/18_cli.ipynb #df3e5504
+# %% ../nbs/18_cli.ipynb #cf02d0f3
 import io
 import itertools
 import json
@@ -43,7 +43,7 @@ from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_li
 from .train import Run, Trainer, TrainConfig, append_log, keyed_generator, load_pretrained, read_log, save_run
 from .unet import UNet, UNetConfig
 
-# %% ../nbs/18_cli.ipynb #63558dc3
+# %% ../nbs/18_cli.ipynb #c1029318
 @dataclass(frozen=True)
 class ScheduleConfig:
     "The noise schedule."
@@ -65,7 +65,7 @@ class ScheduleConfig:
         makers = dict(linear=linear_schedule, scaled_linear=scaled_linear_schedule, cosine=cosine_schedule, sigmoid=sigmoid_schedule)
         return makers[self.schedule](T=self.T, **betas)
 
-# %% ../nbs/18_cli.ipynb #c65cebc6
+# %% ../nbs/18_cli.ipynb #536dd43a
 @dataclass(frozen=True)
 class Common:
     "What every command takes."
@@ -123,7 +123,7 @@ class Sample:
     run: str  # a run folder, or the name of a model that comes with the package
     n: int = 64  # number of images, at least 1
     sampler: Literal["ddim", "ddpm"] = "ddim"  # ddim needs few steps, ddpm many
-    steps: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: 50 for ddim, T for ddpm)")] = None  # network calls for an image, 1 to T
+    steps: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: all T for ddpm, 50 of them for ddim)")] = None  # network calls for an image, 1 to T
     eta: float = 0.0  # ddim: noise put back at each step, from 0 (none) to 1 (as much as ddpm)
     variance: Literal["posterior", "beta"] = "posterior"  # ddpm: which variance the noise of a step has
     spacing: Spacing = "trailing"  # how the steps are spread over 1 to T
@@ -143,14 +143,14 @@ class Sample:
         if self.sampler == "ddim" and self.variance != "posterior": raise ValueError("variance is for --sampler ddpm; ddim has --eta")
         if self.out and not self.separate and self.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             raise ValueError(f"out must end in .png, .jpg or .webp, or be a folder with --separate, got {self.out}")
-        self.build()
+        self.build(1000)
 
-    def build(self) -> DDIM | DDPM:
-        "The sampler. ValueError if a flag is out of range."
+    def build(self, T: int) -> DDIM | DDPM:
+        "The sampler for a schedule of `T` steps. ValueError if a flag is out of range."
         if self.sampler == "ddpm": return DDPM(self.variance, self.steps, self.spacing)
-        return DDIM(50 if self.steps is None else self.steps, self.eta, self.spacing)
+        return DDIM(min(50, T) if self.steps is None else self.steps, self.eta, self.spacing)
 
-# %% ../nbs/18_cli.ipynb #8e042b2c
+# %% ../nbs/18_cli.ipynb #86e1aeaf
 PRESETS = {
     "digits": Train(
         data="digits", param="v", noise=ScheduleConfig("cosine"),
@@ -166,7 +166,7 @@ FOLDER = Train(
     unet=UNetConfig(image_size=32, in_channels=3, channels=64, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1),
     train=TrainConfig(steps=100_000, batch_size=64, lr=2e-4, warmup=1000, flip=True, sample_every=5000))
 
-# %% ../nbs/18_cli.ipynb #a8be825b
+# %% ../nbs/18_cli.ipynb #b751ba58
 class UsageError(ValueError):
     "The command line asks for what cannot be had; exit status 2."
 
@@ -185,7 +185,7 @@ def usage() -> Iterator[None]:
     try: yield
     except ValueError as error: raise UsageError(str(error)) from error
 
-# %% ../nbs/18_cli.ipynb #f1e23a98
+# %% ../nbs/18_cli.ipynb #752c3aea
 _MARKS = (conf.OmitArgPrefixes, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName)
 _HELP = {"-h", "--help"}
 
@@ -225,7 +225,7 @@ def _wide(argv: list[str]) -> Iterator[None]:
         if old is None: os.environ.pop("COLUMNS", None)
         else: os.environ["COLUMNS"] = old
 
-# %% ../nbs/18_cli.ipynb #2b8414c3
+# %% ../nbs/18_cli.ipynb #82a5fa0e
 def parse(
     command: type,         # Train, Resume or Sample
     argv: list[str],       # the words after the command
@@ -240,7 +240,7 @@ def parse(
         if not end.code: raise
         raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
 
-# %% ../nbs/18_cli.ipynb #a7612dcb
+# %% ../nbs/18_cli.ipynb #1096f9a3
 def parse_train(argv: list[str]) -> Train:  # the words after `train`
     "The `Train` that `argv` asks for, with the preset of its data as defaults."
     words = [word for word in argv if not word.startswith("-")]
@@ -251,7 +251,7 @@ def parse_train(argv: list[str]) -> Train:  # the words after `train`
     args = read(guess)
     return args if PRESETS.get(args.data) is PRESETS.get(guess) else read(args.data)
 
-# %% ../nbs/18_cli.ipynb #9528f525
+# %% ../nbs/18_cli.ipynb #12ec77fa
 def new_run(
     out: Path | None,  # the folder asked for, or None for runs/`name`, or the next free runs/`name`-2 ...
     name: str,         # of the data
@@ -267,7 +267,7 @@ def new_run(
         except FileExistsError: continue
         return folder
 
-# %% ../nbs/18_cli.ipynb #4b71ced2
+# %% ../nbs/18_cli.ipynb #b35bcc72
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     "An error of writing in this block names `folder`, if it names no file."
@@ -291,7 +291,7 @@ def _labels(data: ImageData, unet: UNetConfig) -> Tensor | None:
     if data.labels is None: raise UsageError(f"--num-classes needs data with labels, and {data.name} has none")
     return data.labels
 
-# %% ../nbs/18_cli.ipynb #4543b94e
+# %% ../nbs/18_cli.ipynb #9b870dcf
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
     "Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one stops at once."
@@ -348,7 +348,7 @@ def fit(trainer: Trainer, folder: Path, facts: dict) -> None:
             if noted: raise Stopped(noted[0], f"stopped at step {record.step} of {config.steps}; to go on: ddpm-lit resume {folder}")
             if config.sample_every and record.step % config.sample_every == 0: _glimpse(trainer, folder)
 
-# %% ../nbs/18_cli.ipynb #29ba3a5b
+# %% ../nbs/18_cli.ipynb #841bb712
 def draw(
     run: Run,                     # the model and what comes with it
     sampler: DDIM | DDPM,         # how to walk from noise to image
@@ -366,7 +366,7 @@ def draw(
         y = None if label is None else torch.full((len(own),), label, device=device)
         yield sample(model, run.schedule, xT, sampler, param=run.param, clip=run.clip, y=y, generator=own)
 
-# %% ../nbs/18_cli.ipynb #80105f17
+# %% ../nbs/18_cli.ipynb #4f8a34cf
 def _save_beside(real: Tensor, samples: Tensor, path: Path) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
     top, below = grid(real, columns=8), grid(samples, columns=8)
@@ -397,7 +397,7 @@ def _glimpse(trainer: Trainer, folder: Path) -> None:
     images = torch.cat(list(draw(run, DDIM(min(50, run.schedule.T)), device=trainer.device)))
     save_grid(images, folder / "samples" / f"step-{trainer.step:07d}.png")
 
-# %% ../nbs/18_cli.ipynb #eaf64e02
+# %% ../nbs/18_cli.ipynb #3b70c6a5
 def show(
     run: Run,                            # the trained model
     folder: Path,                        # its folder
@@ -425,7 +425,7 @@ def film(run: Run, device: torch.device | str = "cpu", n: int = 64, seed: int = 
     kept = [step.x for step in watch(steps, "drawing by DDPM", T) if step.s % max(1, T // frames) == 0]
     return [x.clamp(-1, 1).cpu() for x in [xT, *kept]]
 
-# %% ../nbs/18_cli.ipynb #d59c30df
+# %% ../nbs/18_cli.ipynb #edc59d64
 def _finish(trainer: Trainer, folder: Path, data: ImageData, test: ImageData | None) -> None:
     "Pictures, and for digits the judge's report on 1,000 samples by DDIM."
     print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
@@ -441,7 +441,7 @@ def _held_out(args_data: str, data_dir: Path | None, unet: UNetConfig) -> ImageD
     "The judge knows scikit-learn's digits in their own size."
     return _load("digits", data_dir, unet, "test") if args_data == "digits" and (unet.image_size, unet.in_channels) == (8, 1) else None
 
-# %% ../nbs/18_cli.ipynb #2ed90b52
+# %% ../nbs/18_cli.ipynb #db557c86
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise UsageError("ddpm-lit train is one process; for several GPUs, launch a script of your own around Trainer")
@@ -473,7 +473,7 @@ def resume_command(args: Resume) -> None:
     if config.steps < trainer.step: raise UsageError(f"--steps must be at least the {trainer.step} that are done, got {config.steps}")
     _train_on(trainer, folder, facts, data, _held_out(facts["data"], facts["data_dir"], unet))
 
-# %% ../nbs/18_cli.ipynb #297c9eda
+# %% ../nbs/18_cli.ipynb #cbd8d9ad
 def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData, test: ImageData | None) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     fit(trainer, folder, facts)
@@ -514,16 +514,17 @@ def _target(args: Sample, steps: int) -> Path:
     if args.out.exists() and args.out.is_dir() != args.separate: raise UsageError(f"--out must name a {'folder' if args.separate else 'file'}, and {args.out} is none")
     return args.out
 
-# %% ../nbs/18_cli.ipynb #68c7b943
+# %% ../nbs/18_cli.ipynb #145cd31c
 def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them, all or none."
     run = _load_run(args.run)
-    with usage(): steps = len(args.build().pairs(run.schedule))
+    sampler = args.build(run.schedule.T)
+    with usage(): steps = len(sampler.pairs(run.schedule))
     _check_label(args.label, run.model.config.num_classes)
     path = _target(args, steps)
     beside = _beside(path)
     try:
-        batches = draw(run, args.build(), args.n, args.seed, args.batch, args.label, args.common.torch_device)
+        batches = draw(run, sampler, args.n, args.seed, args.batch, args.label, args.common.torch_device)
         total = -(-args.n // args.batch)
         with _writing(path.parent):
             if args.separate: _write_separate(watch(batches, "sampling", total), beside, path)
@@ -531,7 +532,7 @@ def sample_command(args: Sample) -> None:
     finally: shutil.rmtree(beside, ignore_errors=True)
     print(path)
 
-# %% ../nbs/18_cli.ipynb #88076d12
+# %% ../nbs/18_cli.ipynb #48010cd8
 def _check_label(label: int | None, classes: int | None) -> None:
     if label is None: return
     if classes is None: raise UsageError("--label is for a model trained with --num-classes, and this one was not")
@@ -544,7 +545,7 @@ def _write_separate(batches: Iterable[Tensor], beside: Path, folder: Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(beside.iterdir()): os.replace(file, folder / file.name)
 
-# %% ../nbs/18_cli.ipynb #d9564ab7
+# %% ../nbs/18_cli.ipynb #3b30a9f9
 COMMANDS = {"train": (parse_train, train_command), "resume": (lambda argv: parse(Resume, argv), resume_command), "sample": (lambda argv: parse(Sample, argv), sample_command)}
 
 USAGE = """usage: ddpm-lit COMMAND ... [--help]
@@ -604,7 +605,7 @@ def main(
         print(f"ddpm-lit: {sentence}", file=sys.stderr)
         return status
 
-# %% ../nbs/18_cli.ipynb #0147045b
+# %% ../nbs/18_cli.ipynb #1a496e44
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Warnings on one line each, without the line of code that they come from."

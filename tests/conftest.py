@@ -1,8 +1,9 @@
-"What all tests share: a fixed seed, two threads, hypothesis without deadlines and without chance."
+"""What all tests share: a fixed seed, hypothesis without deadlines and without chance, and one thread (the tensors are small, and
+threads that wait for each other cost more than they give)."""
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # diffusers is an oracle here, nothing is fetched
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"): os.environ.setdefault(variable, "2")
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"): os.environ.setdefault(variable, "1")
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ settings.register_profile("repository", deadline=None, derandomize=True, max_exa
                           phases=[Phase.explicit, Phase.generate] if "NO_SHRINK" in os.environ else list(Phase),
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 settings.load_profile("repository")
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

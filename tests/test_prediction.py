@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
 from ddpm_lit import EPS, V, X0, NoiseSchedule, cosine_schedule, ddpm_loss, linear_schedule, q_sample
-from ddpm_lit.prediction import PARAMETERIZATIONS, clip_prediction
+from ddpm_lit.prediction import PARAMETERIZATIONS, clip_prediction, min_snr_weight
 
 KINDS = pytest.mark.parametrize("param", [EPS, X0, V], ids=lambda p: p.name)
 
@@ -95,6 +95,16 @@ def test_clipping_rederives_epsilon(param, seed, t):
     torch.testing.assert_close(q_sample(schedule, pred.x0, t, pred.eps), xt, rtol=0, atol=1e-10)
     inside = clip_prediction(schedule, pred, xt, t, (-1, 1))
     torch.testing.assert_close(inside.x0, pred.x0, rtol=0, atol=0)
+
+
+@given(schedules(), st.floats(0.1, 20))
+def test_min_snr_weights_are_one_weight_for_x0(schedule, gamma):
+    "All three losses become min(SNR, γ) ‖x_0 − x̂_0‖², because ‖ε − ε̂‖² = SNR ‖x_0 − x̂_0‖² and ‖v − v̂‖² = (SNR + 1) ‖x_0 − x̂_0‖²."
+    t = torch.arange(1, schedule.T + 1)
+    snr = schedule.snr[1:]
+    want = snr.clamp(max=gamma)
+    for param, factor in ((EPS, snr), (X0, torch.ones_like(snr)), (V, snr + 1)):
+        torch.testing.assert_close(min_snr_weight(schedule, t, param, gamma) * factor, want, rtol=1e-10, atol=0)
 
 
 def test_zero_terminal_snr_works_for_v_and_x0_and_is_refused_for_eps():
