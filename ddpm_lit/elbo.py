@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['decoder_log_prob', 'VLBTerms', 'vlb_terms']
 
-# %% ../nbs/06_elbo.ipynb #007d1446
+# %% ../nbs/06_elbo.ipynb #ad2d92fb
 import math
 from dataclasses import dataclass
 from typing import Callable, Sequence
@@ -19,7 +19,7 @@ from .posterior import q_posterior
 from .prediction import EPS, Parameterization, clip_prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/06_elbo.ipynb #56559f3e
+# %% ../nbs/06_elbo.ipynb #73dc26c7
 def decoder_log_prob(
     p: Gaussian,        # of x0's shape; var > 0
     x0: Tensor,         # (B, ...) values -1 + 2k/(levels-1), k = 0..levels-1
@@ -35,12 +35,12 @@ def decoder_log_prob(
     below, upto = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
     return upto + torch.log(-torch.expm1(below - upto))
 
-# %% ../nbs/06_elbo.ipynb #eaa7e9e1
+# %% ../nbs/06_elbo.ipynb #745c27a3
 def _check_levels(x0: Tensor, levels: int) -> None:
     if not isinstance(levels, int) or levels < 2: raise ValueError(f"levels must be an integer >= 2, or None for a density, got {levels!r}")
     if not ((x0 >= -1) & (x0 <= 1)).all(): raise ValueError(f"x0 must lie in [-1, 1], got values from {x0.min().item():g} to {x0.max().item():g}")
 
-# %% ../nbs/06_elbo.ipynb #a509d641
+# %% ../nbs/06_elbo.ipynb #72196804
 @dataclass(frozen=True, eq=False)
 class VLBTerms:
     "The parts of the variational bound, in bits per dimension (DDPM eq. 5)."
@@ -53,7 +53,7 @@ class VLBTerms:
         "(B,) L_T + Σ L_{t−1} + L_0: an estimate of the bound, which is at least −log p_θ(x_0)."
         return self.prior + self.kl.sum(1) + self.reconstruction
 
-# %% ../nbs/06_elbo.ipynb #55349bfc
+# %% ../nbs/06_elbo.ipynb #5e784966
 def _bits_per_dim(nats: Tensor) -> Tensor: return nats.flatten(1).mean(1) / math.log(2)
 
 
@@ -76,7 +76,7 @@ def _step_kl(schedule, error, t, variance) -> Tensor:
     q = q_posterior(schedule, error, torch.zeros_like(error), t)
     return gaussian_kl(q, Gaussian(torch.zeros_like(error), q.var if variance == "posterior" else stride(schedule, t - 1, t)[1]))
 
-# %% ../nbs/06_elbo.ipynb #23d44723
+# %% ../nbs/06_elbo.ipynb #b2698e2d
 @torch.no_grad()
 def vlb_terms(
     model: Callable[..., Tensor],    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['GaussianMixtureOracle']
 
-# %% ../nbs/07_oracle.ipynb #1972ffb9
-from collections.abc import Sequence
+# %% ../nbs/07_oracle.ipynb #efa7bdd8
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from .forward import draw_noise
 from .prediction import EPS, Parameterization
 from .schedule import NoiseSchedule, at_least_float32, check_times
 
-# %% ../nbs/07_oracle.ipynb #e3baf4fc
+# %% ../nbs/07_oracle.ipynb #c0422b29
 @dataclass(frozen=True, eq=False)
 class GaussianMixtureOracle:
     "The model whose prediction cannot be improved, for data from Σ_k w_k N(m_k, v_k I)."

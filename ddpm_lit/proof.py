@@ -6,24 +6,24 @@
 __all__ = ['x_0', 'x_s', 'x_t', 'ε', 'α_t', 'β_t', 'ᾱ_s', 'ᾱ_t', 'σ', 'A', 'B', 'noise_to_signal', 'LEDGER', 'Claim', 'prove',
            'refute', 'ties']
 
-# %% ../nbs/00_notation.ipynb #884f12c2
+# %% ../nbs/00_notation.ipynb #aab82909
 import random
 from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
 import sympy
-from sympy import Expr, Symbol, sqrt, symbols
+from sympy import Expr, Symbol, symbols
 
-# %% ../nbs/00_notation.ipynb #533e7b24
+# %% ../nbs/00_notation.ipynb #1c422d44
 x_0, x_s, x_t, ε = symbols("x_0 x_s x_t varepsilon", real=True)
 α_t, β_t, ᾱ_s, ᾱ_t, σ = symbols("alpha_t beta_t alphabar_s alphabar_t sigma", positive=True)
 
-# %% ../nbs/00_notation.ipynb #2c075432
+# %% ../nbs/00_notation.ipynb #cf41fa9c
 A, B = symbols("A B", positive=True)
 noise_to_signal = {ᾱ_t: 1 / ((1 + A) * (1 + B)), α_t: 1 / (1 + A), β_t: A / (1 + A), ᾱ_s: 1 / (1 + B)}
 
-# %% ../nbs/00_notation.ipynb #2afd7f41
+# %% ../nbs/00_notation.ipynb #c6a5bc3d
 def _points(free: list[Symbol], n: int = 3) -> list[dict]:
     "`n` exact rational points that respect the declared assumptions of the symbols `free`."
     draw = random.Random(0)
@@ -51,7 +51,7 @@ def _vanishes(gap: Expr) -> bool:
     "Whether some chain of algebra turns `gap` into the integer 0."
     return any(road(gap) == 0 for road in _ROADS)
 
-# %% ../nbs/00_notation.ipynb #70eb9009
+# %% ../nbs/00_notation.ipynb #4870f8e4
 @dataclass(frozen=True)
 class Claim:
     "One line of the ledger: a claim, what became of it, and the function that implements it."
@@ -78,7 +78,7 @@ def _where(given: dict | None, gap: Expr) -> str:
     used = {k: v for k, v in (given or {}).items() if gap.has(k)}
     return f", where ${', '.join(f'{sympy.latex(k)} = {sympy.latex(v)}' for k, v in used.items())}$" if used else ""
 
-# %% ../nbs/00_notation.ipynb #88ebf7d1
+# %% ../nbs/00_notation.ipynb #01c303f9
 def prove(
     name: str,                        # paper, equation and what of it: "DDPM eq. 7, mean"
     lhs,                              # the side that was derived
@@ -93,7 +93,7 @@ def prove(
     if not _vanishes(gap): raise AssertionError(f"{name} is not proved: the difference does not reduce to 0 but to {sympy.simplify(gap)}")
     return _enter(Claim(name, "proved", f"${sympy.latex(lhs)} = {sympy.latex(rhs)}$" + _where(given, lhs - rhs), getattr(function, "__name__", "")))
 
-# %% ../nbs/00_notation.ipynb #8074fe32
+# %% ../nbs/00_notation.ipynb #3500739d
 def refute(
     name: str,                  # what was changed: "DDPM eq. 7 with the sign of β̃ flipped"
     lhs,                        # one side of the false identity
@@ -105,9 +105,10 @@ def refute(
     at = _counterexample((lhs - rhs).subs(given or {}))
     if at is None: raise AssertionError(f"{name}: no counterexample was found, so this is no negative control")
     point = ",\\ ".join(f"{sympy.latex(k)} = {sympy.latex(v)}" for k, v in at[0].items())
-    return _enter(Claim(name, "refuted", f"${sympy.latex(lhs)} \\neq {sympy.latex(rhs)}${_where(given, lhs - rhs)}, for example at ${point}$, where they differ by {float(at[1]):.3g}"))
+    example = f", for example at ${point}$, where they differ by" if point else "; they differ by"
+    return _enter(Claim(name, "refuted", f"${sympy.latex(lhs)} \\neq {sympy.latex(rhs)}${_where(given, lhs - rhs)}{example} {float(at[1]):.3g}"))
 
-# %% ../nbs/00_notation.ipynb #9daddcae
+# %% ../nbs/00_notation.ipynb #b5e1bbb2
 def ties(
     name: str,            # the claim whose expression is tied
     expr,                 # the proved sympy expression

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNetConfig', 'time_embedding', 'Block', 'Attention', 'Downsample', 'Upsample', 'UNet']
 
-# %% ../nbs/14_unet.ipynb #f8813e53
+# %% ../nbs/14_unet.ipynb #1479dd10
 import math
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/14_unet.ipynb #bad80696
+# %% ../nbs/14_unet.ipynb #9144cc1d
 @dataclass(frozen=True)
 class UNetConfig:
     "The shape of a `UNet`; the defaults are DDPM's CIFAR-10 network (appendix B). ValueError for what cannot be built."
@@ -53,10 +53,10 @@ class UNetConfig:
 
     @property
     def groups(self) -> int:
-        "Groups of every `GroupNorm`: the largest divisor of `channels` up to 32 that leaves two channels or more in a group."
-        return max(g for g in range(1, min(32, self.channels // 2) + 1) if self.channels % g == 0)
+        "Groups of every `GroupNorm`: the largest divisor of `channels` up to 32 that leaves four channels or more in a group, as the paper has."
+        return max(g for g in range(1, min(32, self.channels // 4) + 1) if self.channels % g == 0)
 
-# %% ../nbs/14_unet.ipynb #5ee4ad59
+# %% ../nbs/14_unet.ipynb #4119d6dc
 def _check_config(c: UNetConfig) -> None:
     for name in ("image_size", "in_channels", "blocks", "heads"):
         if getattr(c, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(c, name)}")
@@ -68,7 +68,7 @@ def _check_config(c: UNetConfig) -> None:
     if not 0 <= c.dropout < 1: raise ValueError(f"dropout must lie in [0, 1), got {c.dropout}")
     if c.num_classes is not None and c.num_classes < 1: raise ValueError(f"num_classes must be None or at least 1, got {c.num_classes}")
 
-# %% ../nbs/14_unet.ipynb #ce8398d2
+# %% ../nbs/14_unet.ipynb #af7649cd
 def time_embedding(
     t: Tensor,  # (B,) int64, 1..T; the embedded number is t - 1, as in the published weights
     dim: int,   # even, 4 or more
@@ -79,7 +79,7 @@ def time_embedding(
     angles = (t - 1).float()[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
-# %% ../nbs/14_unet.ipynb #a89ff414
+# %% ../nbs/14_unet.ipynb #32a4db03
 class Block(nn.Module):
     "A residual block that is told the time (DDPM appendix B); attention may follow."
     def __init__(
@@ -109,7 +109,7 @@ class Block(nn.Module):
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.attention(self.shortcut(x) + h)
 
-# %% ../nbs/14_unet.ipynb #e2640de9
+# %% ../nbs/14_unet.ipynb #8e520fd7
 class Attention(nn.Module):
     "Self-attention over all pixels, with a residual (Vaswani et al. 2017, eq. 1)."
     def __init__(
@@ -133,7 +133,7 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return x + self.out(h).mT.reshape(x.shape)
 
-# %% ../nbs/14_unet.ipynb #5e5e4500
+# %% ../nbs/14_unet.ipynb #8804305d
 class Downsample(nn.Conv2d):
     "Strided convolution, n → ⌈n/2⌉: the paper's code pads right and below; an odd size needs both sides."
     def __init__(
@@ -149,7 +149,7 @@ class Downsample(nn.Conv2d):
         height, width = x.shape[-2:]
         return super().forward(F.pad(x, (width % 2, 1, height % 2, 1)))
 
-# %% ../nbs/14_unet.ipynb #443c2016
+# %% ../nbs/14_unet.ipynb #f4a975e1
 class Upsample(nn.Conv2d):
     "Nearest neighbour to the size of the level above, then a convolution."
     def __init__(
@@ -165,7 +165,7 @@ class Upsample(nn.Conv2d):
     ) -> Tensor:                # (B, C, H, W)
         return super().forward(F.interpolate(x, size=size, mode="nearest"))
 
-# %% ../nbs/14_unet.ipynb #4b634cec
+# %% ../nbs/14_unet.ipynb #0db8a65d
 def _way_down(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     "The layers going down, and the widths of the features kept: of the first convolution and of each layer."
     layers, kept = nn.ModuleList(), [config.channels]
@@ -178,7 +178,7 @@ def _way_down(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
             kept.append(width)
     return layers, kept
 
-# %% ../nbs/14_unet.ipynb #fe05bf90
+# %% ../nbs/14_unet.ipynb #b192534d
 def _way_up(config: UNetConfig, kept: list[int]) -> nn.ModuleList:
     "The layers going up. Each block takes the features that were kept last: its input is wider by them."
     layers, kept, width = nn.ModuleList(), list(kept), kept[-1]
@@ -189,7 +189,7 @@ def _way_up(config: UNetConfig, kept: list[int]) -> nn.ModuleList:
         if level > 0: layers.append(Upsample(width))
     return layers
 
-# %% ../nbs/14_unet.ipynb #03718602
+# %% ../nbs/14_unet.ipynb #6c8a281b
 def _init_weights(net: nn.Module) -> None:
     "As in the paper's code: Xavier, and zero where a residual branch or the network ends."
     for m in net.modules():
@@ -199,7 +199,7 @@ def _init_weights(net: nn.Module) -> None:
     ends = [m.conv2 for m in net.modules() if isinstance(m, Block)] + [m.out for m in net.modules() if isinstance(m, Attention)]
     for m in [*ends, net.conv_out]: nn.init.zeros_(m.weight)
 
-# %% ../nbs/14_unet.ipynb #ad79b1f9
+# %% ../nbs/14_unet.ipynb #6e7d71be
 class UNet(nn.Module):
     "The network of Ho et al. (2020, appendix B), as `model(x, t, y=None)`."
     def __init__(

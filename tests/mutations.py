@@ -42,7 +42,7 @@ MUTATIONS = [
     Mutation("cosine without the square", "schedule", "f = angle.cos() ** 2", "f = angle.cos()", both("test_schedule.py")),
     Mutation("beta over the later alpha_bar", "schedule", "-self.alpha_bar.diff() / self.alpha_bar[:-1]", "-self.alpha_bar.diff() / self.alpha_bar[1:]", both("test_schedule.py")),
     Mutation("SNR of amplitudes", "schedule", "return self.alpha_bar / (1 - self.alpha_bar)", "return (self.alpha_bar / (1 - self.alpha_bar)).sqrt()", both("test_schedule.py")),
-    Mutation("scaled linear without its roots", "schedule", "torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end)", "torch.linspace(beta_start, beta_end", both("test_schedule.py")),
+    Mutation("scaled linear without its roots", "schedule", "torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end)", "torch.linspace(beta_start, beta_end", ("test_schedule.py",)),
     Mutation("zero terminal SNR shifted, not stretched", "schedule", "* root[0] / (root[0] - root[-1])", "", both("test_schedule.py")),
 
     Mutation("noise scaled by 1 - alpha_bar, not its root", "forward", "expand((1 - abar_t).sqrt(), x0)", "expand(1 - abar_t, x0)", both("test_forward_posterior.py")),
@@ -68,7 +68,7 @@ MUTATIONS = [
     Mutation("oracle's clean image without a root", "oracle", "abar.sqrt() * self.variances.to(abar) / var", "abar * self.variances.to(abar) / var", both("test_elbo_oracle.py")),
     Mutation("oracle's noise without a root", "oracle", "(1 - abar).sqrt() / var", "(1 - abar) / var", both("test_elbo_oracle.py")),
 
-    Mutation("the last step adds noise", "ddpm", "if s == 0: return post.mean\n", "", both("test_samplers.py")),
+    Mutation("the last step adds noise", "ddpm", "if s == 0: return post.mean", "if t == 0: return post.mean", both("test_samplers.py")),
     Mutation("both variances the same", "ddpm", 'else stride(schedule, s, t)[1]', 'else post.var', both("test_samplers.py")),
     Mutation("noise scaled by the variance", "ddpm", "post.mean + var.sqrt() * noise", "post.mean + var * noise", both("test_samplers.py")),
     Mutation("trailing times shifted by one stride", "ddpm", "round(Fraction((i + 1) * T, S))", "round(Fraction(i * T + 1, S))", both("test_samplers.py")),
