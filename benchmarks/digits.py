@@ -1,7 +1,6 @@
-"""The first command of the README, timed, and its figures kept in results/: `python benchmarks/digits.py [flags of ddpm-lit train digits]`.
+"""The first command of the README, timed, and its figures kept in results/: `python benchmarks/digits.py`.
 
-Writes results/digits.json (what was measured, and how it was made) and the run's pictures in results/digits/. With flags, the
-run is a variation: it is added under its flags to results/digits_variations.json, and no picture is kept."""
+Writes results/digits.json (what was measured, and how it was made) and the run's pictures in results/digits/."""
 import json
 import os
 import platform
@@ -27,11 +26,11 @@ def origin(command: str, seed: int) -> dict:
                 versions={"python": platform.python_version()} | {name: version(name) for name in ("ddpm_lit", "torch", "scikit-learn", "numpy")})
 
 
-def run(flags: list[str]) -> tuple[dict, Path]:
+def run() -> tuple[dict, Path]:
     "Run the command; its figures, and its run folder."
     folder = Path(tempfile.mkdtemp()) / "digits"
     started = time.perf_counter()
-    subprocess.run([shutil.which("ddpm-lit"), "train", "digits", "--out", str(folder), *flags], check=True)
+    subprocess.run([shutil.which("ddpm-lit"), "train", "digits", "--out", str(folder)], check=True)
     seconds = time.perf_counter() - started
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     config = json.loads((folder / "config.json").read_text())
@@ -39,20 +38,13 @@ def run(flags: list[str]) -> tuple[dict, Path]:
                 config={key: config[key] for key in ("unet", "train", "param", "clip")}, loss=[round(line["loss"], 5) for line in log]), folder
 
 
-def main(flags: list[str]) -> None:
-    seed = int(flags[flags.index("--seed") + 1]) if "--seed" in flags else 0
-    measured, folder = run(flags)
-    record = origin(" ".join(["ddpm-lit train digits", *flags]), seed) | measured
+def main() -> None:
+    measured, folder = run()
     (ROOT / "results" / "digits").mkdir(parents=True, exist_ok=True)
-    if not flags:
-        (ROOT / "results" / "digits.json").write_text(json.dumps(record) + "\n")
-        for name in PICTURES: shutil.copy(folder / name, ROOT / "results" / "digits" / name)
-    else:
-        path = ROOT / "results" / "digits_variations.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        runs = kept.get("runs", {}) | {" ".join(flags): {key: measured[key] for key in ("seconds", "report")}}
-        path.write_text(json.dumps(origin("python benchmarks/digits.py FLAGS, FLAGS as under `runs`", 0) | {"runs": runs}, indent=1) + "\n")
+    record = origin("ddpm-lit train digits", measured["config"]["train"]["seed"]) | measured
+    (ROOT / "results" / "digits.json").write_text(json.dumps(record) + "\n")
+    for name in PICTURES: shutil.copy(folder / name, ROOT / "results" / "digits" / name)
     shutil.rmtree(folder.parent)
 
 
-if __name__ == "__main__": main(sys.argv[1:])
+if __name__ == "__main__": main()
