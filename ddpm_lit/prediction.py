@@ -6,24 +6,23 @@
 __all__ = ['EPS', 'X0', 'V', 'PARAMETERIZATIONS', 'Prediction', 'Parameterization', 'clip_prediction', 'ddpm_loss',
            'min_snr_weight']
 
-# %% ../nbs/05_prediction.ipynb #bb1fc88f
+# %% ../nbs/05_prediction.ipynb #8176d9ba
 from dataclasses import dataclass, field
 from typing import Callable
 
-import torch
 from torch import Tensor
 
 from .forward import q_sample
 from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 
-# %% ../nbs/05_prediction.ipynb #875ee12a
+# %% ../nbs/05_prediction.ipynb #2107d405
 @dataclass(frozen=True, eq=False)
 class Prediction:
     "What a network sees in x_t: √ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t (DDPM eq. 4)."
     x0: Tensor   # (B, ...) x̂_0, the clean image
     eps: Tensor  # (B, ...) ε̂, the noise
 
-# %% ../nbs/05_prediction.ipynb #144dda91
+# %% ../nbs/05_prediction.ipynb #42f89bfc
 def _check_pair(first: str, x: Tensor, second: str, y: Tensor, t: int | Tensor) -> None:
     "Refuse two images of different shapes, or a t that has not one time for each image."
     if x.shape != y.shape: raise ValueError(f"{second} must have the shape of {first}, {tuple(x.shape)}, got {tuple(y.shape)}")
@@ -36,7 +35,7 @@ def _check_solvable(name: str, abar_t: Tensor, det: Tensor) -> None:
     reason = "alpha_bar is 0 and xt is pure noise" if (abar_t == 0).any() else "alpha_bar is 1 and xt is free of noise"
     raise ValueError(f"a prediction of {name} cannot be decoded where {reason}: it tells nothing that xt does not; choose another t or parameterization")
 
-# %% ../nbs/05_prediction.ipynb #02e4d8a3
+# %% ../nbs/05_prediction.ipynb #5f084f29
 @dataclass(frozen=True)
 class Parameterization:
     "What a network is trained to predict: a·x_0 + b·ε."
@@ -78,7 +77,7 @@ class Parameterization:
         x0 = expand(b / det, xt) * xt - expand(noise / det, xt) * out
         return Prediction(x0, expand(signal / det, xt) * out - expand(a / det, xt) * xt)
 
-# %% ../nbs/05_prediction.ipynb #ee6dd51e
+# %% ../nbs/05_prediction.ipynb #0b44e868
 def _eps(signal, noise): return 0, 1
 def _x0(signal, noise): return 1, 0
 def _v(signal, noise): return -noise, signal
@@ -88,7 +87,7 @@ X0 = Parameterization("x0", _x0)
 V = Parameterization("v", _v)        # Salimans & Ho 2022
 PARAMETERIZATIONS = {p.name: p for p in (EPS, X0, V)}
 
-# %% ../nbs/05_prediction.ipynb #d13a48a1
+# %% ../nbs/05_prediction.ipynb #95ad5dc9
 def clip_prediction(
     schedule: NoiseSchedule,
     pred: Prediction,
@@ -102,12 +101,12 @@ def clip_prediction(
     check_times(schedule, t, low=1)
     return X0.decode(schedule, pred.x0.clamp(low, high), xt, t)
 
-# %% ../nbs/05_prediction.ipynb #81351627
+# %% ../nbs/05_prediction.ipynb #d8cd0989
 def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:
     if reduction not in ("mean", "none"): raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
     if weight is not None and weight.shape != (batch,): raise ValueError(f"weight must have shape ({batch},), one for each image, got {tuple(weight.shape)}")
 
-# %% ../nbs/05_prediction.ipynb #6888435c
+# %% ../nbs/05_prediction.ipynb #12735f09
 def ddpm_loss(
     model: Callable[..., Tensor],   # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
     schedule: NoiseSchedule,
@@ -129,7 +128,7 @@ def ddpm_loss(
     if weight is not None: loss = weight.to(loss) * loss
     return loss.mean() if reduction == "mean" else loss
 
-# %% ../nbs/05_prediction.ipynb #8af51166
+# %% ../nbs/05_prediction.ipynb #6348c7a9
 def min_snr_weight(
     schedule: NoiseSchedule,
     t: int | Tensor,                # (B,) int64 or int, 1..T
