@@ -44,6 +44,7 @@ def main() -> None:
     record = origin("ddpm-lit train digits", measured["config"]["train"]["seed"]) | measured
     (ROOT / "results" / "digits.json").write_text(json.dumps(record) + "\n")
     for name in PICTURES: shutil.copy(folder / name, ROOT / "results" / "digits" / name)
+    shutil.copy(folder / "samples.gif", ROOT / "nbs" / "images" / "digits.gif")  # the first page shows it, and a page cannot reach out of nbs/
     shutil.rmtree(folder.parent)
 
 

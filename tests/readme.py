@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def at_root(target: str) -> str:
     "A link that is valid in nbs/, as seen from the folder above."
     if re.match(r"[a-z]+:|#|/", target): return target
-    if target.startswith("results/"): return target  # nbs/results is a link to results/
     return target[3:] if target.startswith("../") else f"nbs/{target}"
 
 
