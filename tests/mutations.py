@@ -23,7 +23,7 @@ PAGE = "page"  # the judge that is the notebook itself
 
 @dataclass(frozen=True)
 class Mutation:
-    "One mistake: in `module`, the text `old` becomes `new`; `judges` are PAGE or names of files in tests/."
+    "One mistake: in `module`, the text `old` becomes `new`; `judges` are PAGE or names of files in tests/. The first is the owner, whom the slow suite asks."
     name: str
     module: str
     old: str

@@ -1,4 +1,7 @@
 "The tests are tested: mistakes made on purpose must be noticed (see mutations.py)."
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from book import ROOT
 from mutations import MUTATIONS, PAGE, QUICK, caught, total
@@ -9,14 +12,22 @@ CAUGHT = []
 @pytest.mark.parametrize("name", QUICK)
 def test_quick_mutation(name):
     mutation = next(m for m in MUTATIONS if m.name == name)
-    tests = tuple(judge for judge in mutation.judges if judge != PAGE)  # they pass without the mutation: this suite runs them
-    assert caught(mutation, tests, check_judges=False), f"nobody noticed: {name}"
+    owner = next(judge for judge in mutation.judges if judge != PAGE)  # it passes without the mutation: this suite runs it
+    assert caught(mutation, (owner,), check_judges=False), f"nobody noticed: {name}"
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    "All mutations, each before its owner, as many at a time as there are processors."
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    yield {m.name: pool.submit(caught, m, m.judges[:1]) for m in MUTATIONS}
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.module}: {m.name}")
-def test_mutation(mutation):
-    assert caught(mutation), f"one of {mutation.judges} did not notice"
+def test_mutation(mutation, verdicts):
+    assert verdicts[mutation.name].result(), f"{mutation.judges[0]} did not notice"
     CAUGHT.append(mutation.name)
 
 
@@ -28,4 +39,4 @@ def test_count(capsys):
 
 def test_the_count_is_written_down():
     assert total() in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), f"CONTRIBUTING.md should say '{total()}'"
-    assert len({m.name for m in MUTATIONS}) == len(MUTATIONS)
+    assert len({m.name for m in MUTATIONS}) == len(MUTATIONS) and len(QUICK) == 10

@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections import Counter
 
+import ledger
 import pytest
 import yaml
 from book import NBS, NOTEBOOKS, NUMBERED, ROOT, code, module_of, read
@@ -12,7 +13,8 @@ from nbclient import NotebookClient
 
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(home|root|tmp|work|Users|private|var/folders|opt|mnt|workspace)/\w|[A-Z]:\\\\?Users|site-packages|0x[0-9a-f]{9,}")
 LIMIT = 120  # seconds of processor time for one notebook: a busy machine does not make a page slow
-MATHEMATICS = [p for p in NUMBERED if int(p.name[:2]) <= 9]
+MATHEMATICS = ledger.PAGES
+MADE = [p for p in NOTEBOOKS if p.stem in ("equations", "pitfalls")]  # made from the ledger: what they store must be what they show
 SPENT: dict[str, float] = {}
 
 
@@ -41,10 +43,12 @@ def processor_time() -> float:
 @each(NOTEBOOKS)
 def test_runs_from_top_to_bottom(path, monkeypatch):
     for variable in ("MPLBACKEND", "PYTHONPATH"): monkeypatch.delenv(variable, raising=False)
-    notebook = read(path)
+    notebook = ledger.with_ear(read(path)) if path in MATHEMATICS else read(path)
     start = processor_time()
     NotebookClient(notebook, timeout=5 * LIMIT, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}).execute()
     SPENT[path.name] = processor_time() - start
+    if path in MATHEMATICS: assert ledger.heard(notebook) == ledger.load()[path.name], "the page claims something else than nbs/ledger.json says: run python tests/ledger.py"
+    if path in MADE: assert [text_of(out) for _, out in outputs(notebook)] == [text_of(out) for _, out in outputs(read(path))], "run this page again: the ledger has changed"
     noise = [(i, out.get("text", out.get("evalue", ""))[:300]) for i, out in outputs(notebook) if out.output_type == "error" or out.get("name") == "stderr"]
     assert not noise, f"cells wrote to stderr: {noise}"
     assert SPENT[path.name] < LIMIT
@@ -165,7 +169,7 @@ def test_the_sidebar_lists_every_notebook_in_reading_order():
         else:
             for item in node: yield from pages(item)
     sidebar = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
-    assert list(pages(sidebar)) == ["index.ipynb", *names(NUMBERED)]
+    assert list(pages(sidebar)) == ["index.ipynb", "introduction.ipynb", *names(NUMBERED), "equations.ipynb", "pitfalls.ipynb"]
 
 
 @each(NOTEBOOKS)

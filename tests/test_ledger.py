@@ -1,0 +1,62 @@
+"The ledger, the pages that are made from it, and that no exported formula stands unproved. (That the ledger is what the pages claim is compared where they are run, in test_notebooks.)"
+import ast
+import re
+from collections import Counter
+
+import ledger
+import pytest
+from book import NBS, NOTEBOOKS, PACKAGE, module_of, read
+
+LEDGER = ledger.load()
+TIED = {claim["function"].split(".")[0] for claims in LEDGER.values() for claim in claims if claim["kind"] == "tied"}
+NOT_FORMULAS = {  # what pages 01 to 12 export besides formulas
+}
+
+
+def public(module: str) -> list[str]:
+    "What the module exports under a name without underscore: functions and classes."
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    return [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")]
+
+
+EXPORTED = {name: page for page in ledger.PAGES[1:] for name in public(module_of(page))}
+
+
+def test_every_page_of_mathematics_is_in_the_ledger():
+    assert list(LEDGER) == [p.name for p in ledger.PAGES], "run python tests/ledger.py"
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_exported_formula_is_tied_to_a_proof(name):
+    if name in NOT_FORMULAS: assert name not in TIED, f"{name} is tied: strike it from NOT_FORMULAS"
+    else: assert name in TIED, f"{name} of {EXPORTED[name].name} implements a formula that no proof ties"
+
+
+def test_what_is_no_formula_says_why():
+    assert set(NOT_FORMULAS) <= set(EXPORTED) and all(len(why) > 10 for why in NOT_FORMULAS.values())
+
+
+@pytest.mark.parametrize("page", LEDGER)
+def test_names_of_claims_are_unique_on_a_page(page):
+    twice = [claim for claim, n in Counter((c["kind"], c["name"]) for c in LEDGER[page]).items() if n > 1]
+    assert not twice
+
+
+def shown(path) -> str:
+    "Prose and stored Markdown outputs of a page."
+    cells = read(path).cells
+    made = [out["data"]["text/markdown"] for c in cells if c.cell_type == "code" for out in c.outputs if "text/markdown" in out.get("data", {})]
+    return "\n".join([c.source for c in cells if c.cell_type == "markdown"] + ["".join(m) for m in made])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_links_into_a_page_find_their_heading(path):
+    anchors = {p.name: {ledger.slug(m) for c in read(p).cells if c.cell_type == "markdown" for m in re.findall(r"^##+ (.+)$", c.source, re.M)} for p in NOTEBOOKS}
+    links = re.findall(r"\]\((?:nbs/)?([\w.-]+\.ipynb)#([^)\s]+)\)", shown(path))
+    assert not [f"{page}#{anchor}" for page, anchor in links if page not in anchors or anchor not in anchors[page]]
+    for page in re.findall(r"\]\(([\w.-]+\.ipynb)\)", shown(path)): assert (NBS / page).exists(), page
+
+
+def test_the_ear_hears_where_a_claim_is_made():
+    claims = LEDGER["00_notation.ipynb"]
+    assert [c["section"] for c in claims] == ["`prove`"] * 4 + ["`refute`"] + ["`checks`"] * 2 + ["`ties`"] and claims[-1]["function"] == "stride_noise"
