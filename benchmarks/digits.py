@@ -2,28 +2,15 @@
 
 Writes results/digits.json (what was measured, and how it was made) and the run's pictures in results/digits/."""
 import json
-import os
-import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from origin import ROOT, origin
+
 PICTURES = ("loss.png", "samples_ddpm.png", "samples_ddim.png", "samples.gif")
-
-
-def origin(command: str, seed: int) -> dict:
-    "What a reader needs to know in order to trust a figure, or to make it again."
-    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    return dict(command=command, commit=git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "ddpm_lit") else ""), date=date.today().isoformat(),
-                hardware=f"{len(os.sched_getaffinity(0))} cores of {model}, no GPU", seed=seed,
-                versions={"python": platform.python_version()} | {name: version(name) for name in ("ddpm_lit", "torch", "scikit-learn", "numpy")})
 
 
 def run() -> tuple[dict, Path]:
@@ -41,7 +28,7 @@ def run() -> tuple[dict, Path]:
 def main() -> None:
     measured, folder = run()
     (ROOT / "results" / "digits").mkdir(parents=True, exist_ok=True)
-    record = origin("ddpm-lit train digits", measured["config"]["train"]["seed"]) | measured
+    record = origin("ddpm-lit train digits", measured["config"]["train"]["seed"], "scikit-learn") | measured
     (ROOT / "results" / "digits.json").write_text(json.dumps(record) + "\n")
     for name in PICTURES: shutil.copy(folder / name, ROOT / "results" / "digits" / name)
     shutil.copy(folder / "samples.gif", ROOT / "nbs" / "images" / "digits.gif")  # the first page shows it, and a page cannot reach out of nbs/

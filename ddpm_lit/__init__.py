@@ -5,11 +5,14 @@ from ddpm_lit.gaussian import Gaussian, gaussian_kl
 from ddpm_lit.schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, sigmoid_schedule, zero_terminal_snr
 from ddpm_lit.forward import draw_noise, q_sample, stride
 from ddpm_lit.posterior import q_posterior
-from ddpm_lit.prediction import EPS, V, X0, Parameterization, Prediction, clip_prediction, ddpm_loss, min_snr_weight
-from ddpm_lit.elbo import VLBTerms, vlb_terms
+from ddpm_lit.prediction import EPS, V, X0, DynamicThreshold, Parameterization, Prediction, clip_prediction, ddpm_loss, min_snr_weight
+from ddpm_lit.elbo import VLBTerms, decoder_log_prob, vlb_terms, vlb_weight
 from ddpm_lit.oracle import GaussianMixtureOracle
 from ddpm_lit.ddpm import DDPM, Step, sample, sample_steps, time_pairs
 from ddpm_lit.ddim import DDIM, ddim_encode
+from ddpm_lit.solvers import DPMSolver
+from ddpm_lit.guidance import classifier_guided, guided
+from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate, interpolate_at, lerp, mix, shared, slerp, strips, trajectory
 from ddpm_lit.data import ImageData, load_images, save_gif, save_grid, save_image
 from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.train import Run, TrainConfig, Trainer, TrainRecord, load_pretrained, save_run

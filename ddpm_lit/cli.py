@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'FOLDER', 'COMMANDS', 'USAGE', 'ScheduleConfig', 'Common',
            'Stopped', 'usage', 'parse', 'parse_train', 'new_run', 'noted_signals', 'watch', 'checkpoint', 'fit', 'draw',
            'show', 'film', 'train_command', 'resume_command', 'sample_command', 'run_command', 'explain', 'main']
 
-# %% ../nbs/18_cli.ipynb #6d350baa
+# %% ../nbs/18_cli.ipynb #381b1bcb
 import io
 import itertools
 import json
@@ -43,7 +43,7 @@ from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_li
 from .train import Run, Trainer, TrainConfig, append_log, keyed_generator, load_pretrained, read_log, save_run
 from .unet import UNet, UNetConfig
 
-# %% ../nbs/18_cli.ipynb #83e2a2e9
+# %% ../nbs/18_cli.ipynb #b31ec727
 @dataclass(frozen=True)
 class ScheduleConfig:
     "The noise schedule."
@@ -65,7 +65,7 @@ class ScheduleConfig:
         makers = dict(linear=linear_schedule, scaled_linear=scaled_linear_schedule, cosine=cosine_schedule, sigmoid=sigmoid_schedule)
         return makers[self.schedule](T=self.T, **betas)
 
-# %% ../nbs/18_cli.ipynb #4113251a
+# %% ../nbs/18_cli.ipynb #2f5bf653
 @dataclass(frozen=True)
 class Common:
     "What every command takes."
@@ -150,7 +150,7 @@ class Sample:
         if self.sampler == "ddpm": return DDPM(self.variance, self.steps, self.spacing)
         return DDIM(min(50, T) if self.steps is None else self.steps, self.eta, self.spacing)
 
-# %% ../nbs/18_cli.ipynb #5271c05e
+# %% ../nbs/18_cli.ipynb #c3a66977
 PRESETS = {
     "digits": Train(
         data="digits", param="v", noise=ScheduleConfig("cosine"),
@@ -166,7 +166,7 @@ FOLDER = Train(
     unet=UNetConfig(image_size=32, in_channels=3, channels=64, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1),
     train=TrainConfig(steps=100_000, batch_size=64, lr=2e-4, warmup=1000, flip=True, sample_every=5000))
 
-# %% ../nbs/18_cli.ipynb #18b6024e
+# %% ../nbs/18_cli.ipynb #32118963
 class UsageError(ValueError):
     "The command line asks for what cannot be had; exit status 2."
 
@@ -185,7 +185,7 @@ def usage() -> Iterator[None]:
     try: yield
     except ValueError as error: raise UsageError(str(error)) from error
 
-# %% ../nbs/18_cli.ipynb #cafe9800
+# %% ../nbs/18_cli.ipynb #42528dee
 _MARKS = (conf.OmitArgPrefixes, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName)
 _HELP = {"-h", "--help"}
 
@@ -225,7 +225,7 @@ def _wide(argv: list[str]) -> Iterator[None]:
         if old is None: os.environ.pop("COLUMNS", None)
         else: os.environ["COLUMNS"] = old
 
-# %% ../nbs/18_cli.ipynb #49d58990
+# %% ../nbs/18_cli.ipynb #b1d4eb73
 def parse(
     command: type,         # Train, Resume or Sample
     argv: list[str],       # the words after the command
@@ -240,7 +240,7 @@ def parse(
         if not end.code: raise
         raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
 
-# %% ../nbs/18_cli.ipynb #c469197c
+# %% ../nbs/18_cli.ipynb #8ed5b0f7
 def parse_train(argv: list[str]) -> Train:  # the words after `train`
     "The `Train` that `argv` asks for, with the preset of its data as defaults."
     words = [word for word in argv if not word.startswith("-")]
@@ -251,7 +251,7 @@ def parse_train(argv: list[str]) -> Train:  # the words after `train`
     args = read(guess)
     return args if PRESETS.get(args.data) is PRESETS.get(guess) else read(args.data)
 
-# %% ../nbs/18_cli.ipynb #6f9a5574
+# %% ../nbs/18_cli.ipynb #347c5091
 def new_run(
     out: Path | None,  # the folder asked for, or None for runs/`name`, or the next free runs/`name`-2 ...
     name: str,         # of the data
@@ -267,7 +267,7 @@ def new_run(
         except FileExistsError: continue
         return folder
 
-# %% ../nbs/18_cli.ipynb #2a6c7f3f
+# %% ../nbs/18_cli.ipynb #39ecda2f
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     "An error of writing in this block names `folder`, if it names no file."
@@ -291,7 +291,7 @@ def _labels(data: ImageData, unet: UNetConfig) -> Tensor | None:
     if data.labels is None: raise UsageError(f"--num-classes needs data with labels, and {data.name} has none")
     return data.labels
 
-# %% ../nbs/18_cli.ipynb #48ffc8db
+# %% ../nbs/18_cli.ipynb #7a2d8b45
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
     "Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one stops at once."
@@ -348,7 +348,7 @@ def fit(trainer: Trainer, folder: Path, facts: dict) -> None:
             if noted: raise Stopped(noted[0], f"stopped at step {record.step} of {config.steps}; to go on: ddpm-lit resume {folder}")
             if config.sample_every and record.step % config.sample_every == 0: _glimpse(trainer, folder)
 
-# %% ../nbs/18_cli.ipynb #8b504e9e
+# %% ../nbs/18_cli.ipynb #8f3a5140
 def draw(
     run: Run,                     # the model and what comes with it
     sampler: DDIM | DDPM,         # how to walk from noise to image
@@ -366,7 +366,7 @@ def draw(
         y = None if label is None else torch.full((len(own),), label, device=device)
         yield sample(model, run.schedule, xT, sampler, param=run.param, clip=run.clip, y=y, generator=own)
 
-# %% ../nbs/18_cli.ipynb #f81a0809
+# %% ../nbs/18_cli.ipynb #4eac44ef
 def _save_beside(real: Tensor, samples: Tensor, path: Path) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
     top, below = grid(real, columns=8), grid(samples, columns=8)
@@ -397,7 +397,7 @@ def _glimpse(trainer: Trainer, folder: Path) -> None:
     images = torch.cat(list(draw(run, DDIM(min(50, run.schedule.T)), device=trainer.device)))
     save_grid(images, folder / "samples" / f"step-{trainer.step:07d}.png")
 
-# %% ../nbs/18_cli.ipynb #a069bfd0
+# %% ../nbs/18_cli.ipynb #86df420b
 def show(
     run: Run,                            # the trained model
     folder: Path,                        # its folder
@@ -426,7 +426,7 @@ def film(run: Run, device: torch.device | str = "cpu", n: int = 64, seed: int = 
     kept = [step.x for i, step in enumerate(watch(steps, "drawing by DDPM", sampler.steps), 1) if i % every == 0 or step.s == 0]
     return [x.clamp(-1, 1).cpu() for x in [xT, *kept]]
 
-# %% ../nbs/18_cli.ipynb #5c51e1d4
+# %% ../nbs/18_cli.ipynb #37e894cd
 def _finish(trainer: Trainer, folder: Path, data: ImageData, test: ImageData | None) -> None:
     "Pictures, and for digits the judge's report on 1,000 samples by DDIM."
     print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
@@ -442,7 +442,7 @@ def _held_out(args_data: str, data_dir: Path | None, unet: UNetConfig) -> ImageD
     "The judge knows scikit-learn's digits in their own size."
     return _load("digits", data_dir, unet, "test") if args_data == "digits" and (unet.image_size, unet.in_channels) == (8, 1) else None
 
-# %% ../nbs/18_cli.ipynb #73347acc
+# %% ../nbs/18_cli.ipynb #830909a9
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise UsageError("ddpm-lit train is one process; for several GPUs, launch a script of your own around Trainer")
@@ -474,7 +474,7 @@ def resume_command(args: Resume) -> None:
     if config.steps < trainer.step: raise UsageError(f"--steps must be at least the {trainer.step} that are done, got {config.steps}")
     _train_on(trainer, folder, facts, data, _held_out(facts["data"], facts["data_dir"], unet))
 
-# %% ../nbs/18_cli.ipynb #1eb7efa5
+# %% ../nbs/18_cli.ipynb #f218599d
 def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData, test: ImageData | None) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     fit(trainer, folder, facts)
@@ -515,7 +515,7 @@ def _target(args: Sample, steps: int) -> Path:
     if args.out.exists() and args.out.is_dir() != args.separate: raise UsageError(f"--out must name a {'folder' if args.separate else 'file'}, and {args.out} is none")
     return args.out
 
-# %% ../nbs/18_cli.ipynb #55251a62
+# %% ../nbs/18_cli.ipynb #b18462d0
 def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them, all or none."
     run = _load_run(args.run)
@@ -533,7 +533,7 @@ def sample_command(args: Sample) -> None:
     finally: shutil.rmtree(beside, ignore_errors=True)
     print(path)
 
-# %% ../nbs/18_cli.ipynb #f80cb62c
+# %% ../nbs/18_cli.ipynb #21a96bd9
 def _check_label(label: int | None, classes: int | None) -> None:
     if label is None: return
     if classes is None: raise UsageError("--label is for a model trained with --num-classes, and this one was not")
@@ -546,7 +546,7 @@ def _write_separate(batches: Iterable[Tensor], beside: Path, folder: Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(beside.iterdir()): os.replace(file, folder / file.name)
 
-# %% ../nbs/18_cli.ipynb #1f44f31e
+# %% ../nbs/18_cli.ipynb #268f7ad7
 COMMANDS = {"train": (parse_train, train_command), "resume": (lambda argv: parse(Resume, argv), resume_command), "sample": (lambda argv: parse(Sample, argv), sample_command)}
 
 USAGE = """usage: ddpm-lit COMMAND ... [--help]
@@ -606,7 +606,7 @@ def main(
         print(f"ddpm-lit: {sentence}", file=sys.stderr)
         return status
 
-# %% ../nbs/18_cli.ipynb #365fdb80
+# %% ../nbs/18_cli.ipynb #d9b1548b
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Warnings on one line each, without the line of code that they come from."

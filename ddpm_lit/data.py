@@ -6,7 +6,7 @@
 __all__ = ['NAMED_DATA', 'ImageData', 'to_uint8', 'grid', 'load_images', 'atomic_write', 'save_image', 'save_grid', 'save_gif',
            'check_range']
 
-# %% ../nbs/13_data.ipynb #9ffaa0cd
+# %% ../nbs/13_data.ipynb #c0a8dd47
 import difflib
 import gzip
 import io
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/13_data.ipynb #55f5fa2e
+# %% ../nbs/13_data.ipynb #cf7b5630
 @dataclass(frozen=True, eq=False)
 class ImageData:
     "A set of pictures as they are stored, in whole grey levels 0..levels-1. ValueError if the parts do not fit together."
@@ -55,7 +55,7 @@ class ImageData:
         "x = (2k − (L−1))/(L−1) for level k of L: (N, C, H, W) float32 in [-1, 1] (DDPM section 3.3)."
         return (2 * self.images.to(torch.float32) - (self.levels - 1)) / (self.levels - 1)
 
-# %% ../nbs/13_data.ipynb #d4b83f8b
+# %% ../nbs/13_data.ipynb #c6221c4d
 def to_uint8(
     x: Tensor,  # (...) float, an image in [-1, 1]; values outside are clamped
 ) -> Tensor:    # (...) uint8, 0..255
@@ -65,7 +65,7 @@ def to_uint8(
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     return ((x.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8)
 
-# %% ../nbs/13_data.ipynb #22d349af
+# %% ../nbs/13_data.ipynb #9969752e
 def _check_pictures(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must have shape (N, C, H, W) with C = 1 or 3 and no side 0, got {tuple(images.shape)}")
@@ -85,7 +85,7 @@ def _tile(images: Tensor, columns: int, scale: int | None, fill: int = 64, gap: 
         canvas[:, top:top + h, left:left + w] = tile
     return canvas
 
-# %% ../nbs/13_data.ipynb #810e465e
+# %% ../nbs/13_data.ipynb #1b84c414
 def grid(
     images: Tensor,            # (N, C, H, W) float in [-1, 1], C = 1 or 3
     columns: int = 8,          # pictures in a row
@@ -95,7 +95,7 @@ def grid(
     canvas = _tile(images, columns, scale)
     return np.ascontiguousarray(np.broadcast_to(canvas, (3, *canvas.shape[1:])).transpose(1, 2, 0))
 
-# %% ../nbs/13_data.ipynb #83238d8d
+# %% ../nbs/13_data.ipynb #785accde
 def _load_digits(split: str) -> ImageData:
     "scikit-learn's 1797 digits, 8x8, 17 levels: three quarters of each class to train, the rest to test."
     from sklearn.datasets import load_digits
@@ -106,7 +106,7 @@ def _load_digits(split: str) -> ImageData:
     images = torch.from_numpy(digits.images[rows].astype(np.uint8)[:, None])
     return ImageData(images, torch.from_numpy(digits.target[rows].astype(np.int64)), 17, "digits")
 
-# %% ../nbs/13_data.ipynb #3a99c5b7
+# %% ../nbs/13_data.ipynb #726b3dee
 def _cache() -> Path:
     "The user's cache: $XDG_CACHE_HOME/ddpm_lit, or ~/.cache/ddpm_lit."
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm_lit"
@@ -152,7 +152,7 @@ def _load_mnist(split: str, data_dir: str | os.PathLike | None) -> ImageData:
     images, labels = (_read_idx(file, ndim) for file, ndim in zip(_find_mnist(root, split), (3, 1)))
     return ImageData(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)), 256, "mnist")
 
-# %% ../nbs/13_data.ipynb #ab9b74ee
+# %% ../nbs/13_data.ipynb #5929ec4e
 def _convert(im, channels: int):
     "A Pillow picture as 8-bit grey (channels=1) or RGB (3): upright, 16 bits scaled to 8, transparency laid on white."
     from PIL import Image, ImageOps
@@ -167,7 +167,7 @@ def _convert(im, channels: int):
         im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
     return im.convert("L" if channels == 1 else "RGB")
 
-# %% ../nbs/13_data.ipynb #aa45104a
+# %% ../nbs/13_data.ipynb #cd454b18
 def _square(im, size: int | None):
     "The middle square of a Pillow picture, resized to `size`, antialiased; None leaves the picture as it is."
     from PIL import Image
@@ -194,7 +194,7 @@ def _read_picture(path: Path, size: int | None, channels: int) -> np.ndarray:
         why = "its format is not known, or it is empty" if isinstance(problem, Image.UnidentifiedImageError) else problem
         raise ValueError(f"{path} cannot be read as a picture: {why}") from problem
 
-# %% ../nbs/13_data.ipynb #b665acb2
+# %% ../nbs/13_data.ipynb #32006800
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -227,7 +227,7 @@ def _differ(folder: Path, file0: Path, picture0: np.ndarray, file1: Path, pictur
     sizes = [f"{f.relative_to(folder)} is {p.shape[2]}x{p.shape[1]}" for f, p in ((file0, picture0), (file1, picture1))]
     return f"the pictures in {folder} differ in size ({sizes[0]}, {sizes[1]}): give one size for all with image_size (--image-size)"
 
-# %% ../nbs/13_data.ipynb #13a4c4c6
+# %% ../nbs/13_data.ipynb #02702bb3
 NAMED_DATA = ("digits", "mnist")
 
 
@@ -249,7 +249,7 @@ def _folder(source: str | os.PathLike) -> Path:
     close = difflib.get_close_matches(str(source).lower(), NAMED_DATA, n=1, cutoff=0.5)
     raise ValueError(f"there is no data set or folder {str(source)!r}: {known}" + (f"; did you mean {close[0]}?" if close else ""))
 
-# %% ../nbs/13_data.ipynb #b0fcfc07
+# %% ../nbs/13_data.ipynb #05bd0b71
 def load_images(
     source: str | os.PathLike,                  # "digits", "mnist", or a folder of pictures ("./digits" for a folder of that name)
     data_dir: str | os.PathLike | None = None,  # for MNIST, the folder above MNIST/raw; default $DDPM_LIT_DATA, else the user's cache
@@ -267,7 +267,7 @@ def load_images(
     if split == "test": raise ValueError(f"the folder {folder} has no test split: give the folder of the test pictures as the source")
     return _load_folder(folder, image_size, channels or 3)
 
-# %% ../nbs/13_data.ipynb #6ecb4771
+# %% ../nbs/13_data.ipynb #901d7adb
 @contextmanager
 def atomic_write(
     path: str | os.PathLike,  # the file to write; missing folders above it are made
@@ -292,7 +292,7 @@ def atomic_write(
     finally:
         if part.exists(): part.unlink()
 
-# %% ../nbs/13_data.ipynb #6955546b
+# %% ../nbs/13_data.ipynb #c232746d
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -315,7 +315,7 @@ def _write(im, path: str | os.PathLike, format: str, **options) -> None:
     im.save(buffer, format, **options)
     with atomic_write(path) as file: file.write(buffer.getvalue())
 
-# %% ../nbs/13_data.ipynb #dfd141a0
+# %% ../nbs/13_data.ipynb #b1fd194b
 def save_image(
     x: Tensor,                # (C, H, W) float in [-1, 1], C = 1 or 3
     path: str | os.PathLike,  # ends in .png, .jpg, .jpeg or .webp
@@ -335,7 +335,7 @@ def save_grid(
     "Write pictures side by side into one file, as `grid` lays them out."
     _write(_pil(_tile(images, columns, scale)), path, _format(path))
 
-# %% ../nbs/13_data.ipynb #194a4f14
+# %% ../nbs/13_data.ipynb #62ca01c4
 def _gif_frame(images: Tensor, columns: int, scale: int | None):
     "One frame with a palette: 16 greys, or the 64 colours that suit it best."
     from PIL import Image
@@ -346,7 +346,7 @@ def _gif_frame(images: Tensor, columns: int, scale: int | None):
     frame.putpalette(bytes(np.repeat(np.arange(16) * 17, 3).tolist()))
     return frame
 
-# %% ../nbs/13_data.ipynb #21505f5c
+# %% ../nbs/13_data.ipynb #5443deb4
 def save_gif(
     frames: Iterable[Tensor],  # each (B, C, H, W) float, clamped to [-1, 1]; all of one shape
     path: str | os.PathLike,   # ends in .gif
@@ -363,7 +363,7 @@ def save_gif(
     if any(frame.size != first.size for frame in rest): raise ValueError("frames must all have one shape")
     _write(first, path, format, save_all=True, append_images=rest, duration=[ms] * len(rest) + [hold], loop=0)
 
-# %% ../nbs/13_data.ipynb #7d2934c6
+# %% ../nbs/13_data.ipynb #981a2b62
 def check_range(
     x: Tensor,                                             # (...) float
     data_range: tuple[float, float] | None = (-1.0, 1.0),  # smallest and largest value allowed; None allows all

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DDIM', 'ddim_encode']
 
-# %% ../nbs/09_ddim.ipynb #f51ef580
+# %% ../nbs/09_ddim.ipynb #d73eda49
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .ddpm import Spacing, check_spacing, predict, time_pairs
 from .forward import stride
-from .prediction import EPS, Parameterization, Prediction, clip_prediction
+from .prediction import EPS, Clip, Parameterization, Prediction, clip_prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/09_ddim.ipynb #ff9efd7a
+# %% ../nbs/09_ddim.ipynb #57c61bb3
 @dataclass(frozen=True)
 class DDIM:
     "x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z with σ = η √β̃ (DDIM eqs. 12 and 16). Raises ValueError for settings that are not allowed."
@@ -57,7 +57,7 @@ class DDIM:
         xs = abar_s.sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
         return xs if var == 0 else xs + var.sqrt() * noise
 
-# %% ../nbs/09_ddim.ipynb #01627565
+# %% ../nbs/09_ddim.ipynb #629f9067
 @torch.no_grad()
 def ddim_encode(
     model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
@@ -68,7 +68,7 @@ def ddim_encode(
     timesteps: Sequence[int] | None = None,   # as in `time_steps`, strictly decreasing
     *,
     param: Parameterization = EPS,            # what the model predicts
-    clip: tuple[float, float] | None = None,  # clip x̂_0; this makes the inversion inexact, None is right unless decoding clips
+    clip: Clip | None = None,                 # as in `sample_steps`, clips x̂_0 but in the first stride; inexact, and None is right unless decoding clips
     y: Tensor | None = None,                  # (B, ...) labels or contexts
     quad_end: float = 1.0,                    # as in `time_steps`
 ) -> Tensor:                                  # (B, ...) the x at the highest time, float32 or wider

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spacing', 'time_steps', 'time_pairs', 'check_spacing', 'DDPM', 'Step', 'predict', 'sample_steps', 'sample']
 
-# %% ../nbs/08_ddpm.ipynb #c50008f8
+# %% ../nbs/08_ddpm.ipynb #80bbbd1b
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from .forward import draw_noise, stride
 from .posterior import q_posterior
-from .prediction import EPS, Parameterization, Prediction, clip_prediction
+from .prediction import EPS, Clip, Parameterization, Prediction, clip_prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/08_ddpm.ipynb #3a859584
+# %% ../nbs/08_ddpm.ipynb #f3e6f7a3
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 
 
@@ -56,7 +56,7 @@ def time_pairs(
     down = time_steps(T, steps, spacing, timesteps, quad_end)
     return list(zip(down, [*down[1:], 0]))
 
-# %% ../nbs/08_ddpm.ipynb #64745b98
+# %% ../nbs/08_ddpm.ipynb #fc2a9b16
 def _distinct(up: list[int], T: int) -> list[int]:
     "Push non-decreasing times apart until each differs from its neighbour, within 1..T."
     for i in range(1, len(up)): up[i] = max(up[i], up[i - 1] + 1)
@@ -83,7 +83,7 @@ def check_spacing(
     if not len(timesteps) or not all(map(whole, timesteps)): raise ValueError(f"timesteps must be one or more integers, got {timesteps!r}")
     if any(later >= t for t, later in zip(timesteps, timesteps[1:])): raise ValueError(f"timesteps must be strictly decreasing, got {list(timesteps)}")
 
-# %% ../nbs/08_ddpm.ipynb #97212989
+# %% ../nbs/08_ddpm.ipynb #99850e9f
 @dataclass(frozen=True)
 class DDPM:
     "Ancestral sampling: x_s from q(x_s | x_t, x̂_0) (DDPM Algorithm 2). Raises ValueError for settings that are not allowed."
@@ -117,7 +117,7 @@ class DDPM:
         var = post.var if self.variance == "posterior" else stride(schedule, s, t)[1]
         return post.mean + var.sqrt() * noise
 
-# %% ../nbs/08_ddpm.ipynb #f2c92535
+# %% ../nbs/08_ddpm.ipynb #1ac00bb0
 @dataclass(frozen=True, eq=False)
 class Step:
     "Where a sampler stands after one step."
@@ -133,7 +133,7 @@ def predict(
     x: Tensor,                                # (B, ...) x_t
     t: int,                                   # its time, 1..T
     param: Parameterization = EPS,            # what the model predicts
-    clip: tuple[float, float] | None = None,  # range of clean data; None does not clip
+    clip: Clip | None = None,                 # as in `clip_prediction`: range of clean data, or a DynamicThreshold; None does not clip
     y: Tensor | None = None,                  # (B, ...) labels or contexts; None: the model is called without
 ) -> Prediction:                              # x̂_0 and ε̂, which together make x_t, clipped or not
     "What the model sees in x_t."
@@ -149,7 +149,7 @@ def sample_steps(
     sampler=DDPM(),                           # DDPM, DDIM or any object with their `pairs` and `step`
     *,
     param: Parameterization = EPS,            # what the model predicts
-    clip: tuple[float, float] | None = None,  # clip x̂_0 to this range, (-1, 1) for images; None does not clip
+    clip: Clip | None = None,                 # clip x̂_0 to this range, (-1, 1) for images, or by a DynamicThreshold; None does not clip
     y: Tensor | None = None,                  # (B, ...) labels or contexts
     generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one per image
 ) -> Iterator[Step]:                          # one Step after each stride
@@ -166,7 +166,7 @@ def sample(
     sampler=DDPM(),
     *,
     param: Parameterization = EPS,
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:                                  # (B, ...) x_0, float32 or wider
@@ -174,7 +174,7 @@ def sample(
     for step in sample_steps(model, schedule, xT, sampler, param=param, clip=clip, y=y, generator=generator): pass
     return step.x
 
-# %% ../nbs/08_ddpm.ipynb #3fc39228
+# %% ../nbs/08_ddpm.ipynb #7b705693
 def _walk(model, schedule, xT, sampler, pairs, param, clip, y, generator) -> Iterator[Step]:
     x, previous, draws = at_least_float32(xT.detach()), None, getattr(sampler, "stochastic", True)
     for t, s in pairs:
@@ -186,7 +186,7 @@ def _walk(model, schedule, xT, sampler, pairs, param, clip, y, generator) -> Ite
         yield Step(t, s, x, pred.x0)
 
 
-def _check_signal(schedule: NoiseSchedule, t: int, param: Parameterization, clip: tuple[float, float] | None) -> None:
+def _check_signal(schedule: NoiseSchedule, t: int, param: Parameterization, clip: Clip | None) -> None:
     "x̂_0 = (x_t − √(1−ᾱ_t) ε̂)/√ᾱ_t divides by 0 where SNR = 0, and magnifies every error of ε̂ where it is small."
     snr = schedule.snr[t].item()
     if param != EPS or snr >= 1e-6: return

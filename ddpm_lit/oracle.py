@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GaussianMixtureOracle']
 
-# %% ../nbs/07_oracle.ipynb #efa7bdd8
+# %% ../nbs/07_oracle.ipynb #6da4d22d
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from .forward import draw_noise
 from .prediction import EPS, Parameterization
 from .schedule import NoiseSchedule, at_least_float32, check_times
 
-# %% ../nbs/07_oracle.ipynb #c0422b29
+# %% ../nbs/07_oracle.ipynb #4749cb72
 @dataclass(frozen=True, eq=False)
 class GaussianMixtureOracle:
     "The model whose prediction cannot be improved, for data from Σ_k w_k N(m_k, v_k I)."
@@ -37,16 +37,29 @@ class GaussianMixtureOracle:
         self,
         x: Tensor,                # (B, ...) noisy images x_t
         t: int | Tensor,          # (B,) int64 times in 1..T
-        y: Tensor | None = None,  # (B,) int64 components in 0..K-1, where known
+        y: Tensor | None = None,  # (B,) int64 components in 0..K-1; K, or None for all, where not known
     ) -> Tensor:                  # (B, ...) E[target | x_t] (and y)
-        "E[a x_0 + b ε | x_t]. Refuses t = 0 with a ValueError: no noise is left there to predict."
-        check_times(self.schedule, t, low=1)
-        abar, var, gap, logits = self._components(x, t)
-        if y is not None: logits = logits.masked_fill(torch.arange(len(self.means), device=y.device).ne(y[:, None]).to(logits.device), -torch.inf)
-        r = _like(logits.softmax(1), gap)
-        x0 = (r * (self.means.to(gap) + _like(abar.sqrt() * self.variances.to(abar) / var, gap) * gap)).sum(1)
-        eps = (r * _like((1 - abar).sqrt() / var, gap) * gap).sum(1)
-        return self.param.target(self.schedule, x0, eps, t)
+        "E[a x_0 + b ε | x_t] = Σ_k r_k E[a x_0 + b ε | x_t, k]. Raises ValueError for t = 0, where no noise is left to predict, and for other labels."
+        r, x0, eps, _ = self._beliefs(x, t, y)
+        return self.param.target(self.schedule, (r * x0).sum(1), (r * eps).sum(1), t)
+
+    def variance(
+        self,
+        x: Tensor,                # (B, ...) noisy images x_t
+        t: int | Tensor,          # (B,) int64 times in 1..T
+        y: Tensor | None = None,  # (B,) int64 labels, as in a call
+    ) -> Tensor:                  # (B, ...) Var(x_0 | x_t) (and y) of each coordinate
+        "Σ_k r_k (u_k + (μ_k − μ)²), the law of total variance with μ_k, u_k = E, Var(x_0 | x_t, k). Raises ValueError as a call does."
+        r, x0, _, within = self._beliefs(x, t, y)
+        mean = (r * x0).sum(1, keepdim=True)
+        return (r * (within + (x0 - mean).square())).sum(1)
+
+    def null(
+        self,
+        y: Tensor,  # (B,) int64 labels
+    ) -> Tensor:    # (B,) the label K, "not known", for each
+        "Labels that tell nothing."
+        return torch.full_like(y, len(self.means))
 
     def log_prob(
         self,
@@ -65,6 +78,22 @@ class GaussianMixtureOracle:
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = draw_noise((n, *self.means.shape[1:]), generator, dtype=torch.float64)
         return self.means[k] + _like(self.variances[k].sqrt(), noise) * noise
+
+    def _beliefs(self, x: Tensor, t: int | Tensor, y: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        "r_k, E[x_0 | x_t, k], E[ε | x_t, k] and Var(x_0 | x_t, k), for every image and component."
+        check_times(self.schedule, t, low=1)
+        abar, var, gap, logits = self._components(x, t)
+        if y is not None: logits = logits.masked_fill(self._excluded(y, len(x)).to(logits.device), -torch.inf)
+        x0 = self.means.to(gap) + _like(abar.sqrt() * self.variances.to(abar) / var, gap) * gap
+        eps = _like((1 - abar).sqrt() / var, gap) * gap
+        return _like(logits.softmax(1), gap), x0, eps, _like(self.variances.to(abar) * (1 - abar) / var, gap)
+
+    def _excluded(self, y: Tensor, batch: int) -> Tensor:
+        "(B, K) whether a label rules a component out; the label K rules out none."
+        K = len(self.means)
+        if y.dtype != torch.int64 or y.shape != (batch,): raise ValueError(f"y must be int64 of shape ({batch},), one label for each image, got {y.dtype} of shape {tuple(y.shape)}")
+        if ((y < 0) | (y > K)).any(): raise ValueError(f"y must lie in 0..{K}, where {K} means no label, got {y.tolist()}")
+        return (torch.arange(K, device=y.device) != y[:, None]) & (y[:, None] < K)
 
     def _components(self, x: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         "ᾱ_t, V_k = ᾱ_t v_k + 1 − ᾱ_t, x_t − √ᾱ_t m_k and log w_k N(x_t; √ᾱ_t m_k, V_k I), for every image and component."

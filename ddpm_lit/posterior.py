@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['q_posterior']
 
-# %% ../nbs/04_posterior.ipynb #5df64480
+# %% ../nbs/04_posterior.ipynb #22d2a446
 from torch import Tensor
 
 from .forward import stride
 from .gaussian import Gaussian
 from .schedule import NoiseSchedule, at_least_float32, expand
 
-# %% ../nbs/04_posterior.ipynb #1165e90c
+# %% ../nbs/04_posterior.ipynb #fbe954db
 def q_posterior(
     schedule: NoiseSchedule,
     x0: Tensor,                     # (B, ...) clean images, or a prediction of them

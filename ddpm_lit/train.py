@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'learning_rate', 'ema_decay', 'keyed_generator', 'batch_indices', 'TrainRecord', 'Trainer',
            'append_log', 'read_log', 'trim_log', 'Run', 'save_run', 'load_pretrained']
 
-# %% ../nbs/15_training.ipynb #6b831b1c
+# %% ../nbs/15_training.ipynb #73c4452b
 import copy
 import json
 import math
@@ -29,7 +29,7 @@ from .prediction import EPS, PARAMETERIZATIONS, Parameterization, ddpm_loss, min
 from .schedule import NoiseSchedule
 from .unet import UNet, UNetConfig
 
-# %% ../nbs/15_training.ipynb #fbf67959
+# %% ../nbs/15_training.ipynb #0e444bda
 @dataclass(frozen=True)
 class TrainConfig:
     "How to train. The defaults are those of DDPM appendix B, but for the length, the warm-up that goes with it, and the flips."
@@ -69,7 +69,7 @@ def _inside(value: float, interval: str) -> bool:
     low, high = (float(v) for v in interval[1:-1].split(","))
     return low < value < high or interval[0] == "[" and value == low or interval[-1] == "]" and value == high
 
-# %% ../nbs/15_training.ipynb #85feaf75
+# %% ../nbs/15_training.ipynb #cdd96cfc
 def learning_rate(
     config: TrainConfig,
     n: int,   # steps done before this one, 0..steps-1
@@ -79,7 +79,7 @@ def learning_rate(
     factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[config.lr_decay]
     return config.lr * factor * min(1.0, (n + 1) / max(config.warmup, 1))
 
-# %% ../nbs/15_training.ipynb #74396692
+# %% ../nbs/15_training.ipynb #2ec0fe83
 def ema_decay(
     config: TrainConfig,
     n: int,   # updates done before this one, 0, 1, ...
@@ -87,7 +87,7 @@ def ema_decay(
     "d_n = min(d, (1 + n)/(10 + n))."
     return min(config.ema_decay, (1 + n) / (10 + n))
 
-# %% ../nbs/15_training.ipynb #58bdf19c
+# %% ../nbs/15_training.ipynb #1fab534f
 def keyed_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     "A generator whose state is a function of the integers `key`: neighbouring keys give unrelated numbers."
     return torch.Generator(device).manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
@@ -95,7 +95,7 @@ def keyed_generator(*key: int, device: torch.device | str = "cpu") -> torch.Gene
 
 _EPOCH, _STEP, _NETWORK = range(3)  # what a key is for: the order of an epoch; the times and noise of a step; its dropout
 
-# %% ../nbs/15_training.ipynb #798abfa7
+# %% ../nbs/15_training.ipynb #90a4400e
 @lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=keyed_generator(seed, _EPOCH, epoch))
@@ -112,7 +112,7 @@ def batch_indices(
     epochs = range(first // n, (first + batch_size - 1) // n + 1)
     return torch.cat([_epoch_order(seed, epoch, n) for epoch in epochs])[first % n:first % n + batch_size]
 
-# %% ../nbs/15_training.ipynb #0d621459
+# %% ../nbs/15_training.ipynb #70da3e64
 @dataclass(frozen=True, eq=False)
 class TrainRecord:
     "What one step did."
@@ -129,7 +129,7 @@ class TrainRecord:
     @property
     def grad_norm(self) -> float: return self.grad_norm_tensor.item()
 
-# %% ../nbs/15_training.ipynb #9ebac044
+# %% ../nbs/15_training.ipynb #6553e33a
 def _check_data(data: Tensor, data_range: tuple[float, float] | None) -> None:
     if not isinstance(data, Tensor) or not data.is_floating_point() or data.ndim < 2 or not data.numel():
         got = f"{data.dtype} of shape {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
@@ -163,7 +163,7 @@ def _processes():
     from accelerate import PartialState
     return PartialState(cpu=not torch.cuda.is_available())
 
-# %% ../nbs/15_training.ipynb #0260fbaf
+# %% ../nbs/15_training.ipynb #5e3abf53
 class Trainer:
     "A network in training: `model` and its `weights`, their average `ema`, `adam`, and `step`, the number of steps done."
 
@@ -303,7 +303,7 @@ class Trainer:
         "Go on from the last checkpoint in `folder`; later lines of its log are dropped. Raises ValueError if there is none, or it does not fit."
         return _read_checkpoint(cls, Path(folder), model, schedule, data, config, options)
 
-# %% ../nbs/15_training.ipynb #69c92a25
+# %% ../nbs/15_training.ipynb #57412790
 def _write_json(path: Path, value: dict) -> None:
     with atomic_write(path, "w") as file: file.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
@@ -336,7 +336,7 @@ def _load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, assi
             raise ValueError(f"{path} does not fit the network: {name} should be {want.get(name, 'absent')} and is {got.get(name, 'absent')}")
     model.load_state_dict(weights, assign=assign)
 
-# %% ../nbs/15_training.ipynb #50368081
+# %% ../nbs/15_training.ipynb #d229e061
 def _fingerprint(data: Tensor) -> dict:
     "Shape, and a checksum of up to a thousand images."
     some = data[::max(1, len(data) // 1000)].detach().cpu().float().contiguous()
@@ -397,7 +397,7 @@ def _load_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
              for i, (name, p) in enumerate(trainer.weights.items()) if f"{name}.step" in tensors}
     trainer.adam.load_state_dict(trainer.adam.state_dict() | {"state": state})
 
-# %% ../nbs/15_training.ipynb #c6da0724
+# %% ../nbs/15_training.ipynb #e14efb77
 def append_log(
     folder: str | Path,   # the run folder; made if absent
     record: TrainRecord,  # its loss is read, which waits for the device
@@ -427,7 +427,7 @@ def trim_log(folder: str | Path, last: int) -> None:
     kept = "".join(json.dumps(line) + "\n" for line in read_log(folder, last))
     with atomic_write(Path(folder) / "log.jsonl", "w") as file: file.write(kept)
 
-# %% ../nbs/15_training.ipynb #3b722c33
+# %% ../nbs/15_training.ipynb #b10ac8e0
 @dataclass(frozen=True, eq=False)
 class Run:
     "A trained network with all that sampling needs."

@@ -10,6 +10,14 @@ from book import NBS, NOTEBOOKS, PACKAGE, module_of, read
 LEDGER = ledger.load()
 TIED = {claim["function"].split(".")[0] for claims in LEDGER.values() for claim in claims if claim["kind"] == "tied"}
 NOT_FORMULAS = {  # what pages 01 to 12 export besides formulas
+    "check_times": "looks at an argument", "check_steps": "looks at an argument", "check_spacing": "looks at arguments",
+    "at_least_float32": "changes a type", "expand": "changes a shape", "float64": "changes a type",
+    "draw_noise": "draws random numbers; their moments are checked", "Prediction": "a pair of tensors", "Step": "a record of four values",
+    "time_steps": "a list of whole numbers; checked against the published formulas", "time_pairs": "that list in pairs", "logsnr_times": "a list of whole numbers; checked for every number of steps",
+    "predict": "asks the network and decodes; the decoding is tied", "sample_steps": "the loop; checked against the exact recursion", "sample": "the last of the loop",
+    "trajectory": "picks steps out of a walk", "strips": "puts images in a row", "between": "a row of mixtures; the mixtures are tied", "grid_between": "a grid of mixtures",
+    "interpolate": "encoding, mixing and decoding in turn, each of them tied", "Part": "a part of another sampler's walk; its steps are that sampler's", "shared": "two parts of a walk in turn; checked",
+    "inpaint_steps": "the loop around `Keep` and `noise_up`, which are tied; checked against the exact conditional", "inpaint": "the last of that loop",
 }
 
 

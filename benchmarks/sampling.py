@@ -1,0 +1,103 @@
+"""Sampling beside diffusers' pipelines, with the same network and weights: `python benchmarks/sampling.py`.
+
+64 images at 32×32 by DDIM-50 and DDPM-1000, in this library (eager, and compiled) and in diffusers' DDIMPipeline and DDPMPipeline as they come. All are
+timed in one run, by turns, so that a busy machine slows them alike; the median of `--rounds` turns is kept, and the ratios are of medians. Also
+measured: the share of a step that is spent outside the network. Writes results/sampling.json."""
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import diffusers
+import torch
+from origin import ROOT, origin
+
+from ddpm_lit import DDIM, DDPM, UNet, UNetConfig, draw_noise, linear_schedule, sample
+
+sys.path.append(str(ROOT / "tests"))
+from test_diffusers import copy_weights, reference  # noqa: E402
+
+CPU = UNetConfig(32, 3, 16, (1, 2, 2), 1, (8,), dropout=0.0)  # small, so that a thousand steps can be repeated
+GPU = UNetConfig(dropout=0.0)                                # the DDPM paper's for CIFAR-10
+N = 64
+
+
+def now() -> float:
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def once(call: Callable) -> float:
+    started = now()
+    call()
+    return now() - started
+
+
+def alternate(calls: dict[str, Callable], rounds: int) -> dict[str, dict]:
+    "Seconds of each call, by turns."
+    for call in calls.values(): call()  # compilation, caches
+    seconds = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items(): seconds[name].append(once(call))
+        print({name: round(taken[-1], 2) for name, taken in seconds.items()}, flush=True)
+    return {name: {"median": round(statistics.median(taken), 4), "all": [round(t, 4) for t in taken]} for name, taken in seconds.items()}
+
+
+def contenders(config: UNetConfig, device: str) -> tuple[dict, dict]:
+    "Our networks (eager and compiled, in bfloat16 on a GPU), and theirs, all with the same weights."
+    torch.manual_seed(0)
+    theirs, ours = reference(config).eval(), UNet(config).eval()
+    copy_weights(ours, theirs)
+    ours = ours.to(device, memory_format=torch.channels_last)
+    if device == "cuda": ours = ours.to(torch.bfloat16)
+    quick = torch.compile(ours)
+    cast = lambda net: lambda x, t: net(x.to(ours.conv_in.weight.dtype, memory_format=torch.channels_last), t)
+    return {"ddpm_lit": cast(ours), "ddpm_lit, compiled": cast(quick)}, {"diffusers": theirs.to(device)}
+
+
+def walk(model: Callable, sampler, config: UNetConfig, device: str) -> Callable:
+    shape = (N, config.in_channels, config.image_size, config.image_size)
+    def draw():
+        generator = torch.Generator(device).manual_seed(0)
+        with torch.inference_mode(): sample(model, linear_schedule(), draw_noise(shape, generator, device), sampler, clip=(-1, 1), generator=generator).cpu()
+    return draw
+
+
+def pipeline(kind: type, net, steps: int) -> Callable:
+    schedulers = {diffusers.DDIMPipeline: diffusers.DDIMScheduler, diffusers.DDPMPipeline: diffusers.DDPMScheduler}
+    made = kind(net, schedulers[kind](num_train_timesteps=1000))
+    made.set_progress_bar_config(disable=True)
+    return lambda: made(batch_size=N, num_inference_steps=steps, generator=torch.Generator().manual_seed(0), output_type="np")
+
+
+def overhead(model: Callable, sampler, config: UNetConfig, device: str, rounds: int) -> float:
+    "Share of a walk that is not spent in the network: the same walk with a network that hands back its input."
+    answer = torch.zeros(N, config.in_channels, config.image_size, config.image_size, device=device)
+    whole, without = (statistics.median(once(walk(m, sampler, config, device)) for _ in range(rounds)) for m in (model, lambda x, t: answer))
+    return without / whole
+
+
+def main() -> None:
+    words = argparse.ArgumentParser()
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--ddpm-steps", type=int, default=1000)
+    args = words.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config, measured = GPU if device == "cuda" else CPU, {}
+    for name, sampler, kind in (("DDIM-50", DDIM(50, spacing="leading"), diffusers.DDIMPipeline), (f"DDPM-{args.ddpm_steps}", DDPM(steps=args.ddpm_steps), diffusers.DDPMPipeline)):
+        ours, theirs = contenders(config, device)
+        calls = {key: walk(model, sampler, config, device) for key, model in ours.items()}
+        calls |= {key: pipeline(kind, net, len(sampler.pairs(linear_schedule()))) for key, net in theirs.items()}
+        seconds = alternate(calls, args.rounds)
+        measured[name] = dict(seconds=seconds, ratio={key: round(seconds["diffusers"]["median"] / seconds[key]["median"], 3) for key in ours})
+        print(name, measured[name]["ratio"], flush=True)
+    measured["outside the network"] = round(overhead(ours["ddpm_lit"], DDIM(50), config, device, args.rounds), 4)
+    parameters = sum(p.numel() for p in UNet(config).parameters())
+    record = origin("python benchmarks/sampling.py" + (f" --ddpm-steps {args.ddpm_steps}" if args.ddpm_steps != 1000 else ""), 0, "diffusers")
+    record |= dict(images=N, image_size=config.image_size, channels=config.channels, multipliers=config.multipliers, parameters=parameters, threads=torch.get_num_threads(), **measured)
+    (ROOT / "results" / f"sampling-{device}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__": main()
