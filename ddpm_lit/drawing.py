@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Watch', 'numbered_noise', 'check_labels', 'draw', 'collect', 'floats', 'sampling_settings', 'fingerprint',
            'image_file', 'missing', 'claim', 'draw_folder', 'trajectories', 'save_strips', 'save_film', 'film',
-           'read_image', 'read_mask', 'noise_behind', 'interpolation', 'Encoded', 'encode_decode']
+           'read_image', 'read_mask', 'noise_behind', 'interpolation', 'Encoded', 'encode_decode', 'inpaintings']
 
-# %% ../nbs/18_drawing.ipynb #fc0a25c5
+# %% ../nbs/18_drawing.ipynb #22f45df1
 import hashlib
 import json
 import math
@@ -29,7 +29,7 @@ from .forward import draw_noise
 from .guidance import guided
 from .train import Run, keyed_generator
 
-# %% ../nbs/18_drawing.ipynb #aee7faa0
+# %% ../nbs/18_drawing.ipynb #35fa1871
 def numbered_noise(
     run: Run,
     numbers: Sequence[int],              # which images, B of them, each at least 0
@@ -40,7 +40,7 @@ def numbered_noise(
     config, own = run.model.config, [keyed_generator(seed, 3, i) for i in numbers]
     return draw_noise((len(own), config.in_channels, config.image_size, config.image_size), own, device), own
 
-# %% ../nbs/18_drawing.ipynb #841147fb
+# %% ../nbs/18_drawing.ipynb #d4432d83
 def check_labels(
     run: Run,
     labels: int | Sequence[int] | None,  # classes, each in 0..K-1; None: not told
@@ -57,7 +57,7 @@ def check_labels(
         raise ValueError(f"guidance must be 1 for a model that was trained without dropping labels (label_drop), got {guidance:g}: it has not learned to draw without")
     return asked
 
-# %% ../nbs/18_drawing.ipynb #27838b73
+# %% ../nbs/18_drawing.ipynb #e8ada3e8
 def _known(classes: int | None, labels: Sequence[int]) -> tuple[int, ...]:
     "The labels as ints, if there are any and the model knows them."
     if classes is None: raise ValueError(f"labels must be left out for a model trained without classes (num_classes, --num-classes), got {', '.join(map(str, labels))}")
@@ -102,7 +102,7 @@ def _end(steps: Iterable[Step]) -> Tensor:
     for step in steps: pass
     return step.x
 
-# %% ../nbs/18_drawing.ipynb #555ba7f4
+# %% ../nbs/18_drawing.ipynb #79edb15e
 def draw(
     run: Run,                            # the model and what comes with it
     sampler: Any,                        # DDIM, DDPM, DPMSolver: how to walk from noise to image
@@ -135,7 +135,7 @@ def floats(
     "The way back from `collect`, for `save_grid` and its like."
     return pixels / 127.5 - 1
 
-# %% ../nbs/18_drawing.ipynb #397bd947
+# %% ../nbs/18_drawing.ipynb #7c6744d4
 def sampling_settings(
     run: Run,
     sampler: Any,                               # as in `draw`, and so the next three
@@ -170,7 +170,7 @@ def missing(
     "What is left to draw."
     return [i for i in range(n) if not image_file(folder, i).exists()]
 
-# %% ../nbs/18_drawing.ipynb #a14ffcff
+# %% ../nbs/18_drawing.ipynb #dfa56dc6
 def claim(
     folder: str | Path,      # made if absent
     settings: dict,          # as `sampling_settings` returns them
@@ -189,7 +189,7 @@ def claim(
         if new and folder.is_dir(): folder.rmdir()
         raise
 
-# %% ../nbs/18_drawing.ipynb #8ffc4a3d
+# %% ../nbs/18_drawing.ipynb #10795844
 _IMAGES = re.compile(r"\d{5,}\.png")
 _PARTS = re.compile(r"\.(\d{5,}\.png|sampling\.json)\.[0-9a-f]{12}\.part")  # of a process that was killed
 
@@ -215,7 +215,7 @@ def _refuse(file: Path, settings: dict) -> None:
     if name == "model": raise ValueError(f"the model must be the one that {file.parent} was begun with, and it is another; {again}")
     raise ValueError(f"{name} must be {json.dumps(there.get(name))}, as in {file}, got {json.dumps(settings.get(name))}; {again}")
 
-# %% ../nbs/18_drawing.ipynb #3c65d6a1
+# %% ../nbs/18_drawing.ipynb #9188a9a9
 def draw_folder(
     run: Run,
     sampler: Any,                        # as in `draw`
@@ -235,14 +235,14 @@ def draw_folder(
     walks = _walks(run, sampler, missing(folder, n), seed, batch, labels, guidance, device, watch)
     return (path for numbers, steps in walks for path in _save_all(_end(steps), folder, numbers))
 
-# %% ../nbs/18_drawing.ipynb #9ddc1943
+# %% ../nbs/18_drawing.ipynb #dc989eda
 def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Iterator[Path]:
     "One file per image."
     for image, number in zip(images, numbers):
         save_image(image, image_file(folder, number))
         yield image_file(folder, number)
 
-# %% ../nbs/18_drawing.ipynb #67004128
+# %% ../nbs/18_drawing.ipynb #7967d5b5
 def trajectories(
     run: Run,
     sampler: Any,                        # as in `draw`, and so the next six
@@ -297,12 +297,12 @@ def film(
     kept = trajectory(steps, every)
     return [x.clamp(-1, 1).cpu() for x in [numbered_noise(run, range(n), seed)[0], *(step.x for step in kept)]]
 
-# %% ../nbs/18_drawing.ipynb #0c9b8223
+# %% ../nbs/18_drawing.ipynb #149e450f
 def _moments(steps: Sequence[Step]) -> Tensor:
     "(B, 2, moments, ...) x and x̂_0."
     return torch.stack([strips(steps, field).unflatten(0, (-1, len(steps))) for field in ("x", "x0")], 1).clamp(-1, 1)
 
-# %% ../nbs/18_drawing.ipynb #e4c38dd9
+# %% ../nbs/18_drawing.ipynb #2fe9887b
 def read_image(
     run: Run,
     path: str | Path,
@@ -321,7 +321,7 @@ def read_mask(
     if keep.all(): raise ValueError(f"the mask {path} must be white where the image is to be filled in, and it is black everywhere")
     return keep
 
-# %% ../nbs/18_drawing.ipynb #04eb5c60
+# %% ../nbs/18_drawing.ipynb #a758e386
 def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file(): raise ValueError(f"there is no picture {str(path)!r}")
@@ -339,7 +339,7 @@ def _check_images(run: Run, x0: Tensor) -> None:
 def _check_quiet(sampler: Any) -> None:
     if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got {sampler}: the way back to x_T is known only then")
 
-# %% ../nbs/18_drawing.ipynb #069caed2
+# %% ../nbs/18_drawing.ipynb #32893838
 def noise_behind(
     run: Run,
     sampler: Any,                        # one that draws no noise
@@ -381,7 +381,7 @@ def interpolation(
     walk = lambda x: sample_steps(_told(run, labels, guidance, range(len(x)), device), run.schedule, x, sampler, param=run.param, clip=run.clip)
     return (_end(watch(walk(x))) for x in xT.split(batch))
 
-# %% ../nbs/18_drawing.ipynb #4ef9cd0e
+# %% ../nbs/18_drawing.ipynb #b16db047
 @dataclass(frozen=True, eq=False)
 class Encoded:
     "Pictures, where they come from, and what comes back."
@@ -408,3 +408,29 @@ def encode_decode(
     xT = ddim_encode(model, run.schedule, x0, timesteps=times, **options)
     decoded = _end(watch(sample_steps(model, run.schedule, xT, sampler, **options)))
     return Encoded(x0, xT, decoded, ((decoded.double() - x0.double()) / 2).square().flatten(1).mean(1).cpu())
+
+# %% ../nbs/18_drawing.ipynb #0c693553
+def inpaintings(
+    run: Run,
+    sampler: Any,                        # as in `draw`
+    x0: Tensor,                          # (C, H, W) the picture in [-1, 1]
+    mask: Tensor,                        # (1, 1, H, W) bool, True where it is kept
+    n: int = 8,                          # number of fillings; as in `draw`, and so the next five
+    seed: int = 0,
+    batch: int = 64,
+    labels: int | Sequence[int] | None = None,
+    guidance: float = 1.0,
+    device: torch.device | str = "cpu",
+    resamples: int = 10,                 # as in `inpaint_steps`: how often each block of strides is walked, at least 1
+    jump: int = 10,                      # how many strides make a block, at least 1
+    watch: Watch = iter,                 # as in `draw`
+) -> Iterator[Tensor]:                   # batches of images (<= batch, C, H, W)
+    "Fill in what the mask leaves out, n times (RePaint, Algorithm 1). ValueError as in `draw` and `inpaint_steps`."
+    _at_least(1, n=n, batch=batch)
+    _check_images(run, x0[None])
+    labels, mask, options = check_labels(run, labels, guidance), mask.to(device), dict(resamples=resamples, jump=jump, param=run.param, clip=run.clip)
+    def walk(some):
+        xT, own = numbered_noise(run, some, seed, device)
+        known = x0.to(device).expand(len(some), *x0.shape)
+        return inpaint_steps(_told(run, labels, guidance, some, device), run.schedule, known, mask, xT, sampler, generator=own, **options)
+    return (_end(watch(walk(some))) for some in _parts(range(n), batch))
