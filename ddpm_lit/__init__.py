@@ -16,4 +16,5 @@ from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate
 from ddpm_lit.data import ImageData, load_images, save_gif, save_grid, save_image
 from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.train import Run, TrainConfig, Trainer, TrainRecord, load_pretrained, save_run
+from ddpm_lit.interop import from_diffusers, sampler_from_diffusers, to_diffusers
 from ddpm_lit.evaluate import DigitJudge, DigitReport, digit_report, nearest_distances

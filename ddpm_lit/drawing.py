@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Watch', 'numbered_noise', 'check_labels', 'draw', 'collect', 'floats', 'sampling_settings', 'fingerprint',
-           'image_file', 'missing', 'claim', 'draw_folder', 'trajectories', 'save_strips', 'save_film', 'film',
-           'read_image', 'read_mask', 'noise_behind', 'interpolation', 'Encoded', 'encode_decode', 'inpaintings']
+           'read_settings', 'image_name', 'missing', 'claim', 'draw_folder', 'trajectories', 'save_strips', 'save_film',
+           'film', 'read_image', 'read_mask', 'noise_behind', 'interpolation', 'Encoded', 'encode_decode',
+           'inpaintings']
 
-# %% ../nbs/18_drawing.ipynb #22f45df1
+# %% ../nbs/18_drawing.ipynb #9a8aa875
 import hashlib
 import json
 import math
@@ -29,7 +30,7 @@ from .forward import draw_noise
 from .guidance import guided
 from .train import Run, keyed_generator
 
-# %% ../nbs/18_drawing.ipynb #35fa1871
+# %% ../nbs/18_drawing.ipynb #9af5c0c2
 def numbered_noise(
     run: Run,
     numbers: Sequence[int],              # which images, B of them, each at least 0
@@ -40,7 +41,7 @@ def numbered_noise(
     config, own = run.model.config, [keyed_generator(seed, 3, i) for i in numbers]
     return draw_noise((len(own), config.in_channels, config.image_size, config.image_size), own, device), own
 
-# %% ../nbs/18_drawing.ipynb #d4432d83
+# %% ../nbs/18_drawing.ipynb #39bc805d
 def check_labels(
     run: Run,
     labels: int | Sequence[int] | None,  # classes, each in 0..K-1; None: not told
@@ -57,7 +58,7 @@ def check_labels(
         raise ValueError(f"guidance must be 1 for a model that was trained without dropping labels (label_drop), got {guidance:g}: it has not learned to draw without")
     return asked
 
-# %% ../nbs/18_drawing.ipynb #e8ada3e8
+# %% ../nbs/18_drawing.ipynb #463fcbff
 def _known(classes: int | None, labels: Sequence[int]) -> tuple[int, ...]:
     "The labels as ints, if there are any and the model knows them."
     if classes is None: raise ValueError(f"labels must be left out for a model trained without classes (num_classes, --num-classes), got {', '.join(map(str, labels))}")
@@ -102,7 +103,7 @@ def _end(steps: Iterable[Step]) -> Tensor:
     for step in steps: pass
     return step.x
 
-# %% ../nbs/18_drawing.ipynb #79edb15e
+# %% ../nbs/18_drawing.ipynb #b91cc6f9
 def draw(
     run: Run,                            # the model and what comes with it
     sampler: Any,                        # DDIM, DDPM, DPMSolver: how to walk from noise to image
@@ -135,7 +136,7 @@ def floats(
     "The way back from `collect`, for `save_grid` and its like."
     return pixels / 127.5 - 1
 
-# %% ../nbs/18_drawing.ipynb #7c6744d4
+# %% ../nbs/18_drawing.ipynb #8b8df4eb
 def sampling_settings(
     run: Run,
     sampler: Any,                               # as in `draw`, and so the next three
@@ -160,7 +161,16 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 
-def image_file(folder: str | Path, number: int) -> Path: return Path(folder) / f"{number:05d}.png"
+def read_settings(
+    folder: str | Path,
+) -> dict | None:  # None for a folder without, or with a sampling.json that cannot be read
+    "The settings that a folder was begun with."
+    try: there = json.loads((Path(folder) / "sampling.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError): return None
+    return there if isinstance(there, dict) else None
+
+
+def image_name(number: int) -> str: return f"{number:05d}.png"
 
 
 def missing(
@@ -168,9 +178,10 @@ def missing(
     n: int,        # how many images there are to be, numbers 0..n-1
 ) -> list[int]:    # the numbers without a file
     "What is left to draw."
-    return [i for i in range(n) if not image_file(folder, i).exists()]
+    there = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+    return [i for i in range(n) if image_name(i) not in there]
 
-# %% ../nbs/18_drawing.ipynb #dfa56dc6
+# %% ../nbs/18_drawing.ipynb #ad235584
 def claim(
     folder: str | Path,      # made if absent
     settings: dict,          # as `sampling_settings` returns them
@@ -178,10 +189,10 @@ def claim(
 ) -> None:
     "Make `folder` ready for images with these settings. ValueError names a setting that differs; OSError if it cannot be written."
     folder, file = Path(folder), Path(folder) / "sampling.json"
-    if file.exists() and _settings(file) == settings: return _sweep(folder, _PARTS)
+    if read_settings(folder) == settings: return _sweep(folder, _PARTS)
     if folder.exists() and not folder.is_dir(): raise ValueError(f"folder must be a folder, and {folder} is a file")
     new = not folder.is_dir() or not any(folder.iterdir())
-    if not (new or overwrite): _refuse(file, settings)
+    if not (new or overwrite): _refuse(folder, settings)
     if not new: _sweep(folder, _IMAGES)
     try:
         with atomic_write(file, "w") as out: out.write(json.dumps(settings, indent=1) + "\n")
@@ -189,7 +200,7 @@ def claim(
         if new and folder.is_dir(): folder.rmdir()
         raise
 
-# %% ../nbs/18_drawing.ipynb #10795844
+# %% ../nbs/18_drawing.ipynb #793f9a16
 _IMAGES = re.compile(r"\d{5,}\.png")
 _PARTS = re.compile(r"\.(\d{5,}\.png|sampling\.json)\.[0-9a-f]{12}\.part")  # of a process that was killed
 
@@ -200,22 +211,15 @@ def _sweep(folder: Path, names: re.Pattern) -> None:
         if names.fullmatch(path.name): path.unlink()
 
 
-def _settings(file: Path) -> Any:
-    "What a sampling.json says, or None if it says nothing that can be read."
-    try: return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError: return None
-
-
-def _refuse(file: Path, settings: dict) -> None:
+def _refuse(folder: Path, settings: dict) -> None:
     "Say which setting differs from those of the folder."
-    again = "overwrite (--overwrite) draws all anew"
-    there = _settings(file) if file.exists() else None
-    if not isinstance(there, dict): raise ValueError(f"folder must be new, empty, or one that this began, and {file.parent} is none of these; {again}")
+    again, there = "overwrite (--overwrite) draws all anew", read_settings(folder)
+    if there is None: raise ValueError(f"folder must be new, empty, or one that was begun so, and {folder} is none of these; {again}")
     name = next(name for name in [*settings, *there] if there.get(name) != settings.get(name))
-    if name == "model": raise ValueError(f"the model must be the one that {file.parent} was begun with, and it is another; {again}")
-    raise ValueError(f"{name} must be {json.dumps(there.get(name))}, as in {file}, got {json.dumps(settings.get(name))}; {again}")
+    if name == "model": raise ValueError(f"the model must be the one that {folder} was begun with, and it is another; {again}")
+    raise ValueError(f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got {json.dumps(settings.get(name))}; {again}")
 
-# %% ../nbs/18_drawing.ipynb #9188a9a9
+# %% ../nbs/18_drawing.ipynb #e8de9d34
 def draw_folder(
     run: Run,
     sampler: Any,                        # as in `draw`
@@ -235,14 +239,15 @@ def draw_folder(
     walks = _walks(run, sampler, missing(folder, n), seed, batch, labels, guidance, device, watch)
     return (path for numbers, steps in walks for path in _save_all(_end(steps), folder, numbers))
 
-# %% ../nbs/18_drawing.ipynb #dc989eda
+# %% ../nbs/18_drawing.ipynb #daa0594e
 def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Iterator[Path]:
     "One file per image."
     for image, number in zip(images, numbers):
-        save_image(image, image_file(folder, number))
-        yield image_file(folder, number)
+        path = Path(folder) / image_name(number)
+        save_image(image, path)
+        yield path
 
-# %% ../nbs/18_drawing.ipynb #7967d5b5
+# %% ../nbs/18_drawing.ipynb #ac191199
 def trajectories(
     run: Run,
     sampler: Any,                        # as in `draw`, and so the next six
@@ -297,12 +302,12 @@ def film(
     kept = trajectory(steps, every)
     return [x.clamp(-1, 1).cpu() for x in [numbered_noise(run, range(n), seed)[0], *(step.x for step in kept)]]
 
-# %% ../nbs/18_drawing.ipynb #149e450f
+# %% ../nbs/18_drawing.ipynb #72283539
 def _moments(steps: Sequence[Step]) -> Tensor:
     "(B, 2, moments, ...) x and x̂_0."
     return torch.stack([strips(steps, field).unflatten(0, (-1, len(steps))) for field in ("x", "x0")], 1).clamp(-1, 1)
 
-# %% ../nbs/18_drawing.ipynb #2fe9887b
+# %% ../nbs/18_drawing.ipynb #8ee01ba6
 def read_image(
     run: Run,
     path: str | Path,
@@ -321,7 +326,7 @@ def read_mask(
     if keep.all(): raise ValueError(f"the mask {path} must be white where the image is to be filled in, and it is black everywhere")
     return keep
 
-# %% ../nbs/18_drawing.ipynb #a758e386
+# %% ../nbs/18_drawing.ipynb #46175088
 def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file(): raise ValueError(f"there is no picture {str(path)!r}")
@@ -336,16 +341,21 @@ def _check_images(run: Run, x0: Tensor) -> None:
     check_range(x0)
 
 
+def _one(labels: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if labels is not None and len(labels) > 1: raise ValueError(f"labels must be one class here, the same for all images, got {len(labels)}")
+    return labels
+
+
 def _check_quiet(sampler: Any) -> None:
     if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got {sampler}: the way back to x_T is known only then")
 
-# %% ../nbs/18_drawing.ipynb #32893838
+# %% ../nbs/18_drawing.ipynb #5c6650b3
 def noise_behind(
     run: Run,
     sampler: Any,                        # one that draws no noise
     image: int | Tensor,                 # the number of an image of this seed, or a picture (C, H, W) in [-1, 1]
     seed: int = 0,
-    label: int | None = None,            # the class that it is walked back with
+    labels: int | Sequence[int] | None = None,  # the one class that it is walked back with
     guidance: float = 1.0,               # as in `guided`
     device: torch.device | str = "cpu",  # where to compute
 ) -> Tensor:                             # (1, C, H, W) x_T
@@ -355,7 +365,7 @@ def noise_behind(
         _at_least(0, image=image)
         return numbered_noise(run, [image], seed, device)[0]
     _check_images(run, image[None])
-    model = _told(run, check_labels(run, label, guidance), guidance, [0], device)
+    model = _told(run, _one(check_labels(run, labels, guidance)), guidance, [0], device)
     times = [t for t, _ in sampler.pairs(run.schedule)]
     return ddim_encode(model, run.schedule, image[None].to(device), timesteps=times, param=run.param, clip=run.clip)
 
@@ -368,7 +378,7 @@ def interpolation(
     n: int = 8,                          # number of images, both ends included, at least 2
     seed: int = 0,
     batch: int = 64,                     # images drawn at a time, at least 1
-    label: int | None = None,            # the class of all of them
+    labels: int | Sequence[int] | None = None,  # the one class of all of them
     guidance: float = 1.0,               # as in `guided`
     device: torch.device | str = "cpu",  # where to compute
     watch: Watch = iter,                 # as in `draw`
@@ -376,12 +386,12 @@ def interpolation(
     "Images on the way from a to b, by `slerp` of their x_T (DDIM section 5.3). ValueError as in `noise_behind`, or for numbers out of range."
     _at_least(2, n=n)
     _at_least(1, batch=batch)
-    xT = between(*(noise_behind(run, sampler, end, seed, label, guidance, device) for end in (a, b)), torch.linspace(0, 1, n))
-    labels = check_labels(run, label, guidance)
-    walk = lambda x: sample_steps(_told(run, labels, guidance, range(len(x)), device), run.schedule, x, sampler, param=run.param, clip=run.clip)
+    xT = between(*(noise_behind(run, sampler, end, seed, labels, guidance, device) for end in (a, b)), torch.linspace(0, 1, n))
+    one = _one(check_labels(run, labels, guidance))
+    walk = lambda x: sample_steps(_told(run, one, guidance, range(len(x)), device), run.schedule, x, sampler, param=run.param, clip=run.clip)
     return (_end(watch(walk(x))) for x in xT.split(batch))
 
-# %% ../nbs/18_drawing.ipynb #b16db047
+# %% ../nbs/18_drawing.ipynb #08a5f63d
 @dataclass(frozen=True, eq=False)
 class Encoded:
     "Pictures, where they come from, and what comes back."
@@ -409,7 +419,7 @@ def encode_decode(
     decoded = _end(watch(sample_steps(model, run.schedule, xT, sampler, **options)))
     return Encoded(x0, xT, decoded, ((decoded.double() - x0.double()) / 2).square().flatten(1).mean(1).cpu())
 
-# %% ../nbs/18_drawing.ipynb #0c693553
+# %% ../nbs/18_drawing.ipynb #6a636e0e
 def inpaintings(
     run: Run,
     sampler: Any,                        # as in `draw`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['q_sample', 'stride', 'draw_noise']
 
-# %% ../nbs/03_forward.ipynb #ad0c4d94
+# %% ../nbs/03_forward.ipynb #2590a60d
 from typing import Sequence
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 
-# %% ../nbs/03_forward.ipynb #1ba21370
+# %% ../nbs/03_forward.ipynb #5e0430e9
 def q_sample(
     schedule: NoiseSchedule,
     x0: Tensor,       # (B, ...) floating; clean images in [-1, 1]
@@ -27,7 +27,7 @@ def q_sample(
     if abar_t.ndim and len(abar_t) != len(x0): raise ValueError(f"t must have one time for each of the {len(x0)} images of x0, got {len(abar_t)}")
     return expand(abar_t.sqrt(), x0) * at_least_float32(x0) + expand((1 - abar_t).sqrt(), x0) * at_least_float32(eps)
 
-# %% ../nbs/03_forward.ipynb #9383a522
+# %% ../nbs/03_forward.ipynb #f3646bae
 def _check_earlier(s: int | Tensor, t: int | Tensor) -> None:
     "Raise ValueError unless 0 <= s < t, image by image. On an accelerator the values are not looked at: that would stall it."
     if isinstance(s, Tensor) and isinstance(t, Tensor) and s.shape != t.shape: raise ValueError(f"s must have the shape of t, {tuple(t.shape)}, got {tuple(s.shape)}")
@@ -36,7 +36,7 @@ def _check_earlier(s: int | Tensor, t: int | Tensor) -> None:
     wrong = (s < 0) | (s >= t)
     if wrong.any(): raise ValueError(f"s must lie in 0..t-1, got s = {s[wrong][0].item()} with t = {t[wrong][0].item()}")
 
-# %% ../nbs/03_forward.ipynb #df1222d5
+# %% ../nbs/03_forward.ipynb #bd7f7cb9
 def stride(
     schedule: NoiseSchedule,
     s: int | Tensor,           # one time for all, or (B,) int64; 0 <= s < t
@@ -48,7 +48,7 @@ def stride(
     abar_s, abar_t = schedule.at(s), schedule.at(t)
     return abar_t / abar_s, (abar_s - abar_t) / abar_s
 
-# %% ../nbs/03_forward.ipynb #478a3e38
+# %% ../nbs/03_forward.ipynb #b91b83d7
 def draw_noise(
     shape: Sequence[int],                                                  # (B, ...)
     generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each image; None is torch's own

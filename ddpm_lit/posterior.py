@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['q_posterior']
 
-# %% ../nbs/04_posterior.ipynb #22d2a446
+# %% ../nbs/04_posterior.ipynb #0a57c16e
 from torch import Tensor
 
 from .forward import stride
 from .gaussian import Gaussian
 from .schedule import NoiseSchedule, at_least_float32, expand
 
-# %% ../nbs/04_posterior.ipynb #fbe954db
+# %% ../nbs/04_posterior.ipynb #073e269e
 def q_posterior(
     schedule: NoiseSchedule,
     x0: Tensor,                     # (B, ...) clean images, or a prediction of them

@@ -6,7 +6,7 @@
 __all__ = ['x_0', 'x_s', 'x_t', 'ε', 'α_t', 'β_t', 'ᾱ_s', 'ᾱ_t', 'σ', 'A', 'B', 'noise_to_signal', 'LEDGER', 'Claim', 'prove',
            'refute', 'checks', 'ties']
 
-# %% ../nbs/00_notation.ipynb #0acfe8e0
+# %% ../nbs/00_notation.ipynb #06ac7d30
 import random
 from dataclasses import dataclass
 from typing import Callable
@@ -15,15 +15,15 @@ import numpy as np
 import sympy
 from sympy import Expr, Symbol, symbols
 
-# %% ../nbs/00_notation.ipynb #b5bbd1eb
+# %% ../nbs/00_notation.ipynb #a0c0a8e8
 x_0, x_s, x_t, ε = symbols("x_0 x_s x_t varepsilon", real=True)
 α_t, β_t, ᾱ_s, ᾱ_t, σ = symbols("alpha_t beta_t alphabar_s alphabar_t sigma", positive=True)
 
-# %% ../nbs/00_notation.ipynb #2a3028f2
+# %% ../nbs/00_notation.ipynb #a68a68f4
 A, B = symbols("A B", positive=True)
 noise_to_signal = {ᾱ_t: 1 / ((1 + A) * (1 + B)), α_t: 1 / (1 + A), β_t: A / (1 + A), ᾱ_s: 1 / (1 + B)}
 
-# %% ../nbs/00_notation.ipynb #b9880e73
+# %% ../nbs/00_notation.ipynb #b7f9aec0
 def _points(free: list[Symbol], n: int = 3) -> list[dict]:
     "`n` exact rational points that respect the declared assumptions of the symbols `free`."
     draw = random.Random(0)
@@ -51,7 +51,7 @@ def _vanishes(gap: Expr) -> bool:
     "Whether some chain of algebra turns `gap` into the integer 0."
     return any(road(gap) == 0 for road in _ROADS)
 
-# %% ../nbs/00_notation.ipynb #a93b2be8
+# %% ../nbs/00_notation.ipynb #11ed7b05
 _MARKS = {"proved": "✓", "refuted": "✗", "checked": "≈", "tied": "⇔"}
 
 
@@ -93,7 +93,7 @@ def _where(given: dict | None, gap: Expr) -> str:
     used = {k: v for k, v in (given or {}).items() if gap.has(k)}
     return f", where ${', '.join(f'{sympy.latex(k)} = {sympy.latex(v)}' for k, v in used.items())}$" if used else ""
 
-# %% ../nbs/00_notation.ipynb #ce545e94
+# %% ../nbs/00_notation.ipynb #37aedec0
 def prove(
     name: str,                        # paper, equation and what of it: "DDPM eq. 7, mean"
     lhs,                              # the side that was derived
@@ -108,7 +108,7 @@ def prove(
     if not _vanishes(gap): raise AssertionError(f"{name} is not proved: the difference does not reduce to 0 but to {sympy.simplify(gap)}")
     return _enter(Claim(name, "proved", f"${sympy.latex(lhs)} = {sympy.latex(rhs)}$" + _where(given, lhs - rhs), _named(function)))
 
-# %% ../nbs/00_notation.ipynb #29a7fd10
+# %% ../nbs/00_notation.ipynb #9be0b95c
 def refute(
     name: str,                  # what was changed: "DDPM eq. 7 with the sign of β̃ flipped"
     lhs,                        # one side of the false identity
@@ -123,7 +123,7 @@ def refute(
     example = f", for example at ${point}$, where they differ by" if point else "; they differ by"
     return _enter(Claim(name, "refuted", f"${sympy.latex(lhs)} \\neq {sympy.latex(rhs)}${_where(given, lhs - rhs)}{example} {float(at[1]):.3g}"))
 
-# %% ../nbs/00_notation.ipynb #a41e119b
+# %% ../nbs/00_notation.ipynb #9f7089d7
 def checks(
     name: str,                         # what is checked: "DDPM eq. 4, moments"
     value,                             # the numbers, of any shape
@@ -139,7 +139,7 @@ def checks(
     points = np.broadcast(value, oracle).size
     return _enter(Claim(name, "checked", f"against {by}: {points} number{'s' * (points > 1)}, largest difference {gap:.1e}, allowed {within:.0e}", _named(function)))
 
-# %% ../nbs/00_notation.ipynb #0c09c98f
+# %% ../nbs/00_notation.ipynb #ab28c2f1
 def ties(
     name: str,            # the claim whose expression is tied
     expr,                 # the proved sympy expression

@@ -6,20 +6,20 @@
 __all__ = ['float64', 'NoiseSchedule', 'check_times', 'at_least_float32', 'expand', 'linear_schedule', 'scaled_linear_schedule',
            'check_steps', 'cosine_schedule', 'sigmoid_schedule', 'zero_terminal_snr']
 
-# %% ../nbs/02_schedule.ipynb #2ba054ea
+# %% ../nbs/02_schedule.ipynb #d1e8d62c
 import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-# %% ../nbs/02_schedule.ipynb #f2627a6e
+# %% ../nbs/02_schedule.ipynb #bea5ad27
 def float64(values) -> Tensor:
     "A float64 copy on the CPU of a tensor, an array or a list."
     if isinstance(values, Tensor): return values.detach().cpu().to(torch.float64, copy=True)
     return torch.tensor(values, dtype=torch.float64)
 
-# %% ../nbs/02_schedule.ipynb #a212263e
+# %% ../nbs/02_schedule.ipynb #d8e43405
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     "The share of variance kept, ᾱ_t for t = 0..T: a frozen, validated value (DDPM section 2). ValueError where it is no schedule."
@@ -83,7 +83,7 @@ class NoiseSchedule:
         if device not in self._on: self._on[device] = self.alpha_bar.to(device)
         return self._on[device][t.to(device)]
 
-# %% ../nbs/02_schedule.ipynb #7420a539
+# %% ../nbs/02_schedule.ipynb #76e968ec
 def check_times(
     schedule: NoiseSchedule,
     t: int | Tensor,  # an int, or (B,) int64
@@ -98,7 +98,7 @@ def check_times(
     else: raise ValueError(f"t must be an int or an int64 tensor of shape (B,), got {type(t).__name__}")
     if first < low or last > schedule.T: raise ValueError(f"t must lie in {low}..{schedule.T}, got {first if first < low else last}")
 
-# %% ../nbs/02_schedule.ipynb #5b5bb9a4
+# %% ../nbs/02_schedule.ipynb #6201a8f2
 def at_least_float32(
     x: Tensor,  # any floating type
 ) -> Tensor:    # float32, or x's own wider type
@@ -114,7 +114,7 @@ def expand(
     if c.ndim == 0: return c  # torch multiplies by a 0-d CPU tensor as by a number: no transfer, no change of type
     return c.to(torch.promote_types(x.dtype, torch.float32)).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
 
-# %% ../nbs/02_schedule.ipynb #16de7f15
+# %% ../nbs/02_schedule.ipynb #78601cd7
 def linear_schedule(
     T: int = 1000,             # number of steps
     beta_start: float = 1e-4,  # β_1
@@ -135,11 +135,11 @@ def scaled_linear_schedule(
     if not (0 < beta_start < 1 and 0 < beta_end <= 1): raise ValueError(f"beta_start and beta_end must lie in (0, 1), got {beta_start:g} and {beta_end:g}")
     return NoiseSchedule.from_betas(torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), T, dtype=torch.float64) ** 2)
 
-# %% ../nbs/02_schedule.ipynb #d79970a9
+# %% ../nbs/02_schedule.ipynb #fed035d7
 def check_steps(T: int) -> None:
     if not isinstance(T, int) or T < 1: raise ValueError(f"T must be an integer >= 1, got {T!r}")
 
-# %% ../nbs/02_schedule.ipynb #06dfcb03
+# %% ../nbs/02_schedule.ipynb #66a1cdea
 def cosine_schedule(
     T: int = 1000,            # number of steps
     s: float = 0.008,         # offset, keeps β_1 from vanishing; >= 0
@@ -152,7 +152,7 @@ def cosine_schedule(
     f = angle.cos() ** 2
     return NoiseSchedule.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
-# %% ../nbs/02_schedule.ipynb #3cf6ea57
+# %% ../nbs/02_schedule.ipynb #c213c0d9
 def sigmoid_schedule(
     T: int = 1000,      # number of steps
     start: float = -3,  # where the sigmoid starts
@@ -165,7 +165,7 @@ def sigmoid_schedule(
     g = torch.sigmoid((torch.linspace(0, 1, T + 1, dtype=torch.float64) * (end - start) + start) / tau)
     return NoiseSchedule(((g[-1] - g) / (g[-1] - g[0])).clamp(min=1e-9))
 
-# %% ../nbs/02_schedule.ipynb #71d6847c
+# %% ../nbs/02_schedule.ipynb #28299bfa
 def zero_terminal_snr(
     schedule: NoiseSchedule,  # with T >= 2
 ) -> NoiseSchedule:           # the same ᾱ_0 = 1 and ᾱ_1, and ᾱ_T = 0; for v- and x_0-prediction

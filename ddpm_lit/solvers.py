@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SolverSpacing', 'half_log_snr', 'logsnr_times', 'DPMSolver']
 
-# %% ../nbs/10_solvers.ipynb #5019ee96
+# %% ../nbs/10_solvers.ipynb #feef684b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -18,14 +18,14 @@ from .forward import stride
 from .prediction import Prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/10_solvers.ipynb #ac5f04b3
+# %% ../nbs/10_solvers.ipynb #ff0ddc64
 def half_log_snr(
     schedule: NoiseSchedule,
 ) -> Tensor:  # (T+1,) float64, falling; infinity at t = 0, and −infinity where no signal is left
     "λ_t = ½ log(ᾱ_t/(1−ᾱ_t)) for all t (Lu et al. 2022, section 2)."
     return schedule.snr.log() / 2
 
-# %% ../nbs/10_solvers.ipynb #d6a5d563
+# %% ../nbs/10_solvers.ipynb #4be6d52d
 SolverSpacing = Literal["logsnr", "trailing", "leading", "linspace", "quadratic"]
 
 
@@ -41,13 +41,13 @@ def logsnr_times(
     up = i + (up - i).cummax(0).values  # each at least 1 above the one before, and low enough for those that follow
     return torch.minimum(up, schedule.T - S + 1 + i).flip(0).tolist()
 
-# %% ../nbs/10_solvers.ipynb #1b457a44
+# %% ../nbs/10_solvers.ipynb #14c13b69
 def _log_stride(schedule: NoiseSchedule, s: int, t: int) -> Tensor:
     "h = λ_s − λ_t, from e^{2h} − 1 = β/(α(1−ᾱ_s)); infinite where s = 0 or ᾱ_t = 0."
     alpha, beta = stride(schedule, s, t)
     return torch.log1p(beta / (alpha * (1 - schedule.at(s)))) / 2
 
-# %% ../nbs/10_solvers.ipynb #981dca58
+# %% ../nbs/10_solvers.ipynb #5c122738
 @dataclass(frozen=True)
 class DPMSolver:
     "DPM-Solver++(2M): x_s = √((1−ᾱ_s)/(1−ᾱ_t)) x_t + √ᾱ_s (1 − e^{−h}) D (Lu et al. 2022, Algorithm 2). Raises ValueError for settings that are not allowed."

@@ -1,12 +1,16 @@
 "The command: round trips, seeds, and one sentence with the right exit status for every mistake."
+import fcntl
 import json
 import os
+import pty
 import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -55,6 +59,24 @@ def drawings(folder, n=8, size=12):
     return str(folder)
 
 
+def pictures():
+    "A picture as the run draws it, one that is too wide, masks, and a file that is none."
+    gradient = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    for name, pixels in {"whole": gradient, "wide": np.zeros((8, 10), np.uint8), "mask": (gradient >= 128) * np.uint8(255), "black": 0 * gradient}.items():
+        Image.fromarray(pixels).save(f"{name}.png")
+    Path("letter.txt").write_text("not a picture")
+
+
+def pixels_of(path): return np.asarray(Image.open(path), int)
+
+
+def tiles(path, columns, rows=1, side=64):
+    "The pictures of a grid of grey 8x8 images, each 8 times enlarged: (rows, columns, 8, 8)."
+    picture = pixels_of(path)
+    assert picture.shape == (rows * (side + 2) - 2, columns * (side + 2) - 2), picture.shape
+    return np.stack([[picture[r * (side + 2):][4:side:8, c * (side + 2):][:, 4:side:8] for c in range(columns)] for r in range(rows)])
+
+
 def files(folder="."): return sorted(str(p) for p in Path(folder).rglob("*"))
 
 
@@ -89,9 +111,9 @@ def test_training_on_digits_prints_the_report(capsys):
     report = json.loads(Path("runs/digits/report.json").read_text())
     assert report["samples"] == 1000 and report["held_out"] == 450 and report["sure_real"] > 0.8
     for words in ("1000 samples", "judge more than 0.8 sure", "share of the rarest class", "distance to the nearest training digit"): assert words in out
-    for label in "37": assert main(["sample", "runs/digits", "--n", "3", "--label", label, "--steps", "5", "--out", f"{label}.png"]) == 0
+    for label in "37": assert main(["sample", "runs/digits", "--n", "3", "--class", label, "--steps", "5", "--out", f"{label}.png"]) == 0
     assert Path("3.png").read_bytes() != Path("7.png").read_bytes()  # it has classes
-    refused(capsys, ["sample", "runs/digits", "--label", "10"], 2, "--label", "0..9", "10")
+    refused(capsys, ["sample", "runs/digits", "--class", "10"], 2, "--class", "0..9", "10")
 
 
 def test_same_seed_same_bytes_and_no_batch_matters(run, capsys):
@@ -102,8 +124,8 @@ def test_same_seed_same_bytes_and_no_batch_matters(run, capsys):
     assert main([*common, "e", "--separate", "--n", "20", "--batch", "7"]) == 0
     assert capsys.readouterr().out.split() == ["a.png", "a", "b.png", "b", "c.png", "c", "d.png", "d", "e"]
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes() != Path("d.png").read_bytes()
-    pixels = {name: np.stack([np.asarray(Image.open(p), int) for p in sorted(Path(name).iterdir())]) for name in "abcde"}
-    assert sorted(p.name for p in Path("a").iterdir()) == [f"{i:05d}.png" for i in range(12)]
+    pixels = {name: np.stack([np.asarray(Image.open(p), int) for p in sorted(Path(name).glob("*.png"))]) for name in "abcde"}
+    assert sorted(p.name for p in Path("a").iterdir()) == [*(f"{i:05d}.png" for i in range(12)), "sampling.json"]
     assert (pixels["a"] == pixels["b"]).all()
     assert abs(pixels["a"] - pixels["c"]).max() <= 1 and abs(pixels["a"] - pixels["e"][:12]).max() <= 1  # a batch may round otherwise
     assert abs(pixels["a"] - pixels["d"]).max() > 50
@@ -128,6 +150,120 @@ def test_a_flag_of_the_sampler_arrives(run):
     pixels = {p.stem: np.asarray(Image.open(p), int) for p in Path(".").glob("*.png")}
     assert abs(pixels["one"] - pixels["ddpm"]).max() <= 1  # DDIM with eta = 1 is DDPM
     assert len({image.tobytes() for name, image in pixels.items() if name != "one"}) == 6
+
+
+def test_the_sampler_of_second_order(run):
+    for name, flags in {"dpm": "", "trailing": "--spacing trailing", "all": "--steps 20"}.items(): assert main(f"sample {run} --n 2 --sampler dpm --out {name}.png {flags}".split()) == 0
+    assert Path("dpm.png").read_bytes() == Path("all.png").read_bytes()  # min(20, T) steps
+    assert main(f"sample {run} --n 2 --sampler dpm --steps 5".split()) == 0
+    assert (run / "samples" / "dpm-5-seed0.png").is_file()
+    for spacing in ("trailing", "logsnr"): assert main(f"sample {run} --n 2 --sampler dpm --steps 5 --spacing {spacing} --out {spacing}5.png".split()) == 0
+    assert Path("logsnr5.png").read_bytes() == (run / "samples" / "dpm-5-seed0.png").read_bytes() != Path("trailing5.png").read_bytes()
+
+
+def test_trajectories_as_strips_and_as_a_film(run, capsys):
+    sample = f"sample {run} --n 3 --steps 7 --columns 4"
+    assert main(f"{sample} --trajectory".split()) == main(f"{sample} --out plain.png".split()) == 0
+    path = capsys.readouterr().out.split()[0]
+    assert path == str(run / "samples" / "ddim-7-seed0-trajectory.png")
+    strips = tiles(path, columns=4, rows=6)  # 3 images, x_t above and x̂_0 below; steps 2, 4, 6 and 7
+    assert (strips[0::2, -1] == tiles("plain.png", 3)[0]).all()  # they end in the images
+    assert (strips[0::2, -1] == strips[1::2, -1]).all() and (strips[0::2, 0] != strips[1::2, 0]).any()
+    assert main(f"{sample} --trajectory --out x.gif".split()) == 0
+    with Image.open("x.gif") as gif: assert (gif.n_frames, gif.size) == (7, (4 * 34 - 2, 2 * 34 - 2))  # two images and their x̂_0 in a row
+
+
+def test_interpolation_ends_at_the_images(run):
+    for sampler in ("ddim", "dpm"):
+        line = f"sample {run} --steps 6 --seed 3 --sampler {sampler} --out"
+        assert main(f"{line} way-{sampler}.png --interpolate 1 4 --n 5".split()) == main(f"{line} plain-{sampler}.png --n 5".split()) == 0
+        way, plain = tiles(f"way-{sampler}.png", 5)[0], tiles(f"plain-{sampler}.png", 5)[0]
+        assert abs(way[[0, -1]] - plain[[1, 4]]).max() <= 1 < abs(way[2] - plain).max(axis=(1, 2)).min()
+    pictures()
+    assert main(f"sample {run} --interpolate whole.png 2 --out file.png --batch 3".split()) == 0
+    assert tiles("file.png", 8).shape == (1, 8, 8, 8)
+
+
+def test_encoding_comes_back_the_better_the_more_steps(run, capsys):
+    pictures()
+    errors = []
+    for steps in (2, 5, 20):
+        assert main(f"sample {run} --encode whole.png --steps {steps} --out {steps}.png".split()) == 0
+        path, said = capsys.readouterr().out.splitlines()
+        errors.append(float(re.fullmatch(r"mean squared error (\S+), on a scale from 0 for black to 1 for white", said)[1]))
+        image, _, decoded = tiles(path, 3)[0]
+        assert (image == pixels_of("whole.png")).all()
+        assert np.mean(((decoded - image) / 255) ** 2) == pytest.approx(errors[-1], rel=0.1, abs=1e-5)  # that picture is in whole levels
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("flags", ["", "--sampler ddpm --steps 5", "--sampler dpm --steps 5", "--batch 2"])
+def test_inpainting_fills_what_is_white_and_keeps_what_is_black(run, flags):
+    pictures()
+    assert main(f"sample {run} --inpaint whole.png mask.png --n 3 --steps 10 --out x.png {flags}".split()) == 0
+    fillings, image, keep = tiles("x.png", 3)[0], pixels_of("whole.png"), pixels_of("mask.png") == 0
+    assert 0 < keep.sum() < 64 and abs(fillings[:, keep] - image[keep]).max() <= 1
+    assert abs(fillings[:, ~keep] - image[~keep]).max() > 20 and (fillings[0] != fillings[1]).any()
+
+
+@pytest.fixture(scope="session")
+def classy(tmp_path_factory):
+    "A run that knows ten classes, and has seen none in half of the cases. Too few steps to tell a class by eye."
+    run = tmp_path_factory.mktemp("classy") / "run"
+    assert main(["train", "digits", "--out", str(run), "--num-classes", "10", "--label-drop", "0.5", "--image-size", "6", *TINY, "--lr", "0.05", "--steps", "30"]) == 0
+    return run
+
+
+def test_classes_are_cycled_and_guidance_arrives(classy, capsys):
+    flags = {"none": "", "seven": "--class 7", "cycle": "--class 7 3", "guided": "--class 7 --guidance 4", "zero": "--class 7 --guidance 0", "parts": "--class 7 3 --batch 3"}
+    for name, words in flags.items(): assert main(f"sample {classy} --n 4 --steps 4 --out {name}.png {words}".split()) == 0
+    got = {name: pixels_of(f"{name}.png") for name in flags}
+    wide = got["none"].shape[1] // 4
+    one = lambda name, i: got[name][:, i * wide + i // 2:][:, :wide - 4]
+    assert (one("cycle", 0) == one("seven", 0)).all() and (one("cycle", 1) != one("seven", 1)).any()
+    assert abs(got["zero"] - got["none"]).max() <= 1 and abs(got["parts"] - got["cycle"]).max() <= 1
+    assert len({got[name].tobytes() for name in ("none", "seven", "cycle", "guided")}) == 4
+    refused(capsys, ["sample", classy, "--class", "10"], 2, "--class", "0..9", "10")
+    refused(capsys, ["sample", classy, "--class", "-1"], 2, "--class", "0..9", "-1")
+    refused(capsys, ["sample", classy, "--interpolate", "0", "1", "--class", "1", "2"], 2, "--interpolate", "--class", "2")
+    for words in ("--interpolate 0 1 --class 3 --guidance 2", "--trajectory --class 1 2 --n 2", "--separate --class 5 --n 2"): assert main(f"sample {classy} --steps 3 {words}".split()) == 0
+
+
+def test_a_run_that_never_saw_no_label_must_be_told_one(capsys):
+    assert main(["train", "digits", "--out", "run", "--num-classes", "10", "--label-drop", "0", "--image-size", "6", *TINY]) == 0  # its own pictures show all classes
+    assert main("sample run --n 2 --steps 2 --class 1 --out x.png".split()) == 0
+    refused(capsys, ["sample", "run"], 2, "--class", "label_drop")
+    refused(capsys, ["sample", "run", "--class", "1", "--guidance", "2"], 2, "--guidance", "label_drop")
+
+
+def test_threads(run):
+    seen = []
+    from ddpm_lit import cli
+    read, act = cli.COMMANDS["sample"]
+    cli.COMMANDS["sample"] = read, lambda args: seen.append(torch.get_num_threads())
+    try: assert main(f"sample {run} --threads 2".split()) == 0
+    finally: cli.COMMANDS["sample"] = read, act
+    assert seen == [2] and torch.get_num_threads() == 1
+
+
+def test_separate_without_out_goes_on_where_it_was(run, capsys):
+    for n, name in ((2, "ddim-5-seed0"), (4, "ddim-5-seed0"), (1, "ddim-5-seed0")):
+        assert main(f"sample {run} --separate --steps 5 --n {n}".split()) == 0
+        assert capsys.readouterr().out == f"{run / 'samples' / name}\n"
+    assert main(f"sample {run} --separate --steps 5 --eta 1 --n 1".split()) == 0
+    assert capsys.readouterr().out == f"{run / 'samples' / 'ddim-5-seed0-2'}\n"
+    assert len(list((run / "samples" / "ddim-5-seed0").glob("*.png"))) == 4
+
+
+def test_one_bar_over_all(run):
+    "On a terminal: one bar, over the steps of all batches."
+    main_end, other_end = pty.openpty()
+    fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # 24 rows, 100 columns
+    process = subprocess.Popen([*COMMAND, *f"sample {run} --n 7 --batch 2 --steps 5 --out x.png".split()], env=ENV, stdout=subprocess.DEVNULL, stderr=other_end)
+    process.wait(timeout=300)
+    said = os.read(main_end, 100_000).decode()
+    for end in (main_end, other_end): os.close(end)
+    assert process.returncode == 0 and "20/20" in said and said.count("100%") == 1 and said.count("\n") == 1, said
 
 
 def test_a_folder_of_images(capsys):
@@ -240,7 +376,39 @@ def test_wrong_use(capsys, line, words):
     ("--sampler ddpm --eta 1", "eta ddim"),
     ("--variance beta", "variance ddpm"),
     ("--spacing wide", "--spacing 'trailing' 'wide'"),
-    ("--label 3", "--label --num-classes"),
+    ("--class 3", "--class --num-classes"),
+    ("--class seven", "--class INT 'seven'"),
+    ("--guidance 2", "--guidance --class"),
+    ("--sampler dpm --eta 0.5", "eta ddim dpm"),
+    ("--sampler dpm --variance beta", "variance ddpm dpm"),
+    ("--sampler dpm --steps 21", "--steps T = 20 21"),
+    ("--spacing logsnr", "--spacing trailing 'logsnr'"),
+    ("--interpolate 1 2 --trajectory", "--trajectory --interpolate"),
+    ("--encode whole.png --inpaint whole.png mask.png", "--encode --inpaint"),
+    ("--trajectory --separate", "--separate --trajectory"),
+    ("--interpolate 1 2 --eta 1", "--interpolate noise"),
+    ("--interpolate 1 2 --sampler ddpm", "--interpolate noise"),
+    ("--interpolate 1 2 --n 1", "--n least 2 1"),
+    ("--interpolate 1", "--interpolate"),
+    ("--interpolate 1 none.png", "no picture 'none.png'"),
+    ("--interpolate 1 letter.txt", "letter.txt picture"),
+    ("--interpolate wide.png 1", "wide.png 8x8 10x8"),
+    ("--encode none.png", "no picture 'none.png'"),
+    ("--encode letter.txt", "letter.txt picture"),
+    ("--encode wide.png", "wide.png 8x8 10x8"),
+    ("--encode whole.png --sampler ddpm", "--encode noise"),
+    ("--encode whole.png --n 3", "--encode --n 3"),
+    ("--inpaint whole.png", "--inpaint"),
+    ("--inpaint wide.png mask.png", "wide.png 8x8 10x8"),
+    ("--inpaint whole.png wide.png", "wide.png 8x8 10x8"),
+    ("--inpaint whole.png letter.txt", "letter.txt picture"),
+    ("--inpaint whole.png black.png", "black.png white black"),
+    ("--threads 0", "--threads least 1 0"),
+    ("--out x.gif", "--out .gif --trajectory"),
+    ("--out begun --separate --steps 6", "--steps 5 6 begun --overwrite"),
+    ("--out begun --separate --sampler dpm --steps 5", "--sampler DDIM DPMSolver --overwrite"),
+    ("--out begun --separate --steps 5 --seed 1", "--seed 0 1 begun"),
+    ("--out taken.png --separate", "--out folder taken.png"),
     ("--out x.bmp", "--out .png x.bmp"),
     ("--out taken.png", "--out taken.png --overwrite"),
     ("--out full --separate", "--out full --overwrite"),
@@ -249,6 +417,8 @@ def test_wrong_use_of_sample(capsys, run, flags, words):
     Path("full").mkdir()
     Path("full/something").touch()
     Path("taken.png").write_text("mine")
+    if "begun" in flags: assert main(["sample", str(run), "--n", "1", "--steps", "5", "--separate", "--out", "begun"]) == 0
+    pictures()
     refused(capsys, ["sample", run, *flags.split()], 2, *words.split())
     assert Path("taken.png").read_text() == "mine"
 
@@ -259,7 +429,7 @@ def test_overwrite_replaces_what_it_names_and_nothing_else(run):
     Path("taken.png").touch()
     flags = ["sample", str(run), "--n", "2", "--steps", "2", "--overwrite", "--out"]
     assert main([*flags, "taken.png"]) == main([*flags, "full", "--separate"]) == 0
-    assert Image.open("taken.png").size == (130, 64) and files("full") == ["full/00000.png", "full/00001.png", "full/letter.txt"]
+    assert Image.open("taken.png").size == (130, 64) and files("full") == ["full/00000.png", "full/00001.png", "full/letter.txt", "full/sampling.json"]
 
 
 # Failures: 1
@@ -364,17 +534,38 @@ def test_a_training_that_is_stopped_can_be_resumed(number, capsys):
     assert Path("run/samples.gif").is_file()
 
 
-def test_ctrl_c_while_sampling_leaves_nothing(run):
-    before = files()
+def stopped(line, number, condition):
+    "Start the command, send it a signal when `condition` holds, and return its status and what it said."
     heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen([*COMMAND, "sample", "run", "--n", "1000000", "--separate", "--out", "new"], env=ENV, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    process = subprocess.Popen([*COMMAND, *line.split()], env=ENV, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     try:
-        until(lambda: list(Path(".").glob(".new.*/00010.png")))
-        process.send_signal(signal.SIGINT)
+        until(condition)
+        process.send_signal(number)
         err = process.communicate(timeout=300)[1]
     finally: process.kill()
-    assert process.returncode == 130 and err == "ddpm-lit: stopped\n"
-    assert files() == before
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_sampling_into_a_folder_that_is_stopped_can_be_completed(run, number):
+    line = "sample run --steps 2 --separate --out new --n"
+    status, err = stopped(f"{line} 1000000", number, lambda: Path("new/00010.png").exists())
+    found = sorted(p.name for p in Path("new").iterdir())
+    assert status == 128 + number and re.fullmatch(rf"ddpm-lit: stopped with {len(found) - 1} of 1000000 images in new; the same command goes on\n", err), err
+    assert found == [*(f"{i:05d}.png" for i in range(len(found) - 1)), "sampling.json"]
+    more = len(found) + 5
+    assert main([*line.split(), str(more)]) == main([*line.replace("new", "once").split(), str(more)]) == 0
+    assert {p.name: p.read_bytes() for p in Path("new").iterdir()} == {p.name: p.read_bytes() for p in Path("once").iterdir()}
+
+
+def test_ctrl_c_while_a_grid_is_drawn_leaves_nothing(run):
+    log, before = Path("log"), files()
+    spy = "import sys, ddpm_lit.cli as c; draw = c.draw; c.draw = lambda *a, **k: (print('x', file=open('log', 'w')) or x for x in draw(*a, **k)); sys.exit(c.main(sys.argv[1:]))"
+    COMMAND[1:], old = ["-c", spy], COMMAND[1:]
+    try: status, err = stopped("sample run --n 100000 --batch 8 --out new.png", signal.SIGINT, log.exists)
+    finally: COMMAND[1:] = old
+    log.unlink()
+    assert (status, err) == (130, "ddpm-lit: stopped\n") and files() == before
 
 
 def test_a_reader_that_goes_away():
