@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DDIM', 'ddim_encode']
 
-# %% ../nbs/09_ddim.ipynb #5008819d
+# %% ../nbs/09_ddim.ipynb #f77eb6d1
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from .forward import stride
 from .prediction import EPS, Clip, Parameterization, Prediction, clip_prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/09_ddim.ipynb #a2e61724
+# %% ../nbs/09_ddim.ipynb #dc68dca4
 @dataclass(frozen=True)
 class DDIM:
     "x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z with σ = η √β̃ (DDIM eqs. 12 and 16). Raises ValueError for settings that are not allowed."
@@ -57,7 +57,7 @@ class DDIM:
         xs = abar_s.sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
         return xs if var == 0 else xs + var.sqrt() * noise
 
-# %% ../nbs/09_ddim.ipynb #1b3a9849
+# %% ../nbs/09_ddim.ipynb #76b3ce78
 @torch.no_grad()
 def ddim_encode(
     model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller

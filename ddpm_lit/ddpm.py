@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spacing', 'time_steps', 'time_pairs', 'check_spacing', 'DDPM', 'Step', 'predict', 'sample_steps', 'sample']
 
-# %% ../nbs/08_ddpm.ipynb #80bbbd1b
+# %% ../nbs/08_ddpm.ipynb #60e39338
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from .posterior import q_posterior
 from .prediction import EPS, Clip, Parameterization, Prediction, clip_prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/08_ddpm.ipynb #f3e6f7a3
+# %% ../nbs/08_ddpm.ipynb #72054809
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 
 
@@ -56,7 +56,7 @@ def time_pairs(
     down = time_steps(T, steps, spacing, timesteps, quad_end)
     return list(zip(down, [*down[1:], 0]))
 
-# %% ../nbs/08_ddpm.ipynb #fc2a9b16
+# %% ../nbs/08_ddpm.ipynb #bfc22aa6
 def _distinct(up: list[int], T: int) -> list[int]:
     "Push non-decreasing times apart until each differs from its neighbour, within 1..T."
     for i in range(1, len(up)): up[i] = max(up[i], up[i - 1] + 1)
@@ -83,7 +83,7 @@ def check_spacing(
     if not len(timesteps) or not all(map(whole, timesteps)): raise ValueError(f"timesteps must be one or more integers, got {timesteps!r}")
     if any(later >= t for t, later in zip(timesteps, timesteps[1:])): raise ValueError(f"timesteps must be strictly decreasing, got {list(timesteps)}")
 
-# %% ../nbs/08_ddpm.ipynb #99850e9f
+# %% ../nbs/08_ddpm.ipynb #48566acf
 @dataclass(frozen=True)
 class DDPM:
     "Ancestral sampling: x_s from q(x_s | x_t, x̂_0) (DDPM Algorithm 2). Raises ValueError for settings that are not allowed."
@@ -117,7 +117,7 @@ class DDPM:
         var = post.var if self.variance == "posterior" else stride(schedule, s, t)[1]
         return post.mean + var.sqrt() * noise
 
-# %% ../nbs/08_ddpm.ipynb #1ac00bb0
+# %% ../nbs/08_ddpm.ipynb #8608af13
 @dataclass(frozen=True, eq=False)
 class Step:
     "Where a sampler stands after one step."
@@ -174,7 +174,7 @@ def sample(
     for step in sample_steps(model, schedule, xT, sampler, param=param, clip=clip, y=y, generator=generator): pass
     return step.x
 
-# %% ../nbs/08_ddpm.ipynb #7b705693
+# %% ../nbs/08_ddpm.ipynb #d4ad5335
 def _walk(model, schedule, xT, sampler, pairs, param, clip, y, generator) -> Iterator[Step]:
     x, previous, draws = at_least_float32(xT.detach()), None, getattr(sampler, "stochastic", True)
     for t, s in pairs:

@@ -8,11 +8,10 @@ __all__ = ['Watch', 'numbered_noise', 'check_labels', 'draw', 'collect', 'floats
            'film', 'read_image', 'read_mask', 'noise_behind', 'interpolation', 'Encoded', 'encode_decode',
            'inpaintings']
 
-# %% ../nbs/18_drawing.ipynb #9a8aa875
+# %% ../nbs/18_drawing.ipynb #63bf8c74
 import hashlib
 import json
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -30,7 +29,7 @@ from .forward import draw_noise
 from .guidance import guided
 from .train import Run, keyed_generator
 
-# %% ../nbs/18_drawing.ipynb #9af5c0c2
+# %% ../nbs/18_drawing.ipynb #66b8c971
 def numbered_noise(
     run: Run,
     numbers: Sequence[int],              # which images, B of them, each at least 0
@@ -41,14 +40,14 @@ def numbered_noise(
     config, own = run.model.config, [keyed_generator(seed, 3, i) for i in numbers]
     return draw_noise((len(own), config.in_channels, config.image_size, config.image_size), own, device), own
 
-# %% ../nbs/18_drawing.ipynb #39bc805d
+# %% ../nbs/18_drawing.ipynb #270674f4
 def check_labels(
     run: Run,
-    labels: int | Sequence[int] | None,  # classes, each in 0..K-1; None: not told
+    labels: int | Sequence[int] | Tensor | None,  # classes, each in 0..K-1; None: not told
     guidance: float = 1.0,               # as in `guided`
 ) -> tuple[int, ...] | None:             # the labels to go through again and again
     "ValueError for labels that the run does not know, for none where it needs one, and for guidance that it cannot give."
-    config, asked = run.model.config, labels if labels is None or isinstance(labels, Sequence) else (labels,)
+    config, asked = run.model.config, None if labels is None else torch.as_tensor(labels).reshape(-1).tolist()
     if not math.isfinite(guidance): raise ValueError(f"guidance must be a finite number, got {guidance}")
     if asked is None and guidance != 1: raise ValueError(f"guidance must be 1 where no labels are given, got {guidance:g}: there is nothing to guide to")
     if asked is not None: asked = _known(config.num_classes, asked)
@@ -58,14 +57,14 @@ def check_labels(
         raise ValueError(f"guidance must be 1 for a model that was trained without dropping labels (label_drop), got {guidance:g}: it has not learned to draw without")
     return asked
 
-# %% ../nbs/18_drawing.ipynb #463fcbff
+# %% ../nbs/18_drawing.ipynb #eae23d0a
 def _known(classes: int | None, labels: Sequence[int]) -> tuple[int, ...]:
     "The labels as ints, if there are any and the model knows them."
     if classes is None: raise ValueError(f"labels must be left out for a model trained without classes (num_classes, --num-classes), got {', '.join(map(str, labels))}")
     if not len(labels): raise ValueError("labels must be one or more classes, got none")
     for label in labels:
-        if not 0 <= label < classes: raise ValueError(f"labels must lie in 0..{classes - 1}, got {label}")
-    return tuple(map(operator.index, labels))
+        if not (isinstance(label, int) and 0 <= label < classes): raise ValueError(f"labels must lie in 0..{classes - 1}, whole numbers, got {label}")
+    return tuple(labels)
 
 
 def _told(run: Run, labels: tuple[int, ...] | None, guidance: float, numbers: Sequence[int], device) -> Callable[..., Tensor]:
@@ -103,7 +102,7 @@ def _end(steps: Iterable[Step]) -> Tensor:
     for step in steps: pass
     return step.x
 
-# %% ../nbs/18_drawing.ipynb #b91cc6f9
+# %% ../nbs/18_drawing.ipynb #9cec1045
 def draw(
     run: Run,                            # the model and what comes with it
     sampler: Any,                        # DDIM, DDPM, DPMSolver: how to walk from noise to image
@@ -136,7 +135,7 @@ def floats(
     "The way back from `collect`, for `save_grid` and its like."
     return pixels / 127.5 - 1
 
-# %% ../nbs/18_drawing.ipynb #8b8df4eb
+# %% ../nbs/18_drawing.ipynb #40e2bcaa
 def sampling_settings(
     run: Run,
     sampler: Any,                               # as in `draw`, and so the next three
@@ -181,26 +180,23 @@ def missing(
     there = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
     return [i for i in range(n) if image_name(i) not in there]
 
-# %% ../nbs/18_drawing.ipynb #ad235584
+# %% ../nbs/18_drawing.ipynb #6724b4d9
 def claim(
     folder: str | Path,      # made if absent
     settings: dict,          # as `sampling_settings` returns them
     overwrite: bool = False, # whether numbered images of other settings may be removed
 ) -> None:
     "Make `folder` ready for images with these settings. ValueError names a setting that differs; OSError if it cannot be written."
-    folder, file = Path(folder), Path(folder) / "sampling.json"
-    if read_settings(folder) == settings: return _sweep(folder, _PARTS)
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir(): raise ValueError(f"folder must be a folder, and {folder} is a file")
-    new = not folder.is_dir() or not any(folder.iterdir())
-    if not (new or overwrite): _refuse(folder, settings)
-    if not new: _sweep(folder, _IMAGES)
-    try:
-        with atomic_write(file, "w") as out: out.write(json.dumps(settings, indent=1) + "\n")
-    except OSError:
-        if new and folder.is_dir(): folder.rmdir()
-        raise
+    there = [path for path in folder.iterdir() if not _PARTS.fullmatch(path.name)] if folder.is_dir() else []
+    same = read_settings(folder) == settings
+    if there and not (same or overwrite): _refuse(folder, settings)
+    if folder.is_dir(): _sweep(folder, _PARTS)
+    if there and not same: _sweep(folder, _IMAGES)
+    if not same: _write_settings(folder, settings)
 
-# %% ../nbs/18_drawing.ipynb #793f9a16
+# %% ../nbs/18_drawing.ipynb #50bd2ceb
 _IMAGES = re.compile(r"\d{5,}\.png")
 _PARTS = re.compile(r"\.(\d{5,}\.png|sampling\.json)\.[0-9a-f]{12}\.part")  # of a process that was killed
 
@@ -211,6 +207,15 @@ def _sweep(folder: Path, names: re.Pattern) -> None:
         if names.fullmatch(path.name): path.unlink()
 
 
+def _write_settings(folder: Path, settings: dict) -> None:
+    existed = folder.exists()
+    try:
+        with atomic_write(folder / "sampling.json", "w") as file: file.write(json.dumps(settings, indent=1) + "\n")
+    except OSError:
+        if not existed and folder.is_dir(): folder.rmdir()
+        raise
+
+
 def _refuse(folder: Path, settings: dict) -> None:
     "Say which setting differs from those of the folder."
     again, there = "overwrite (--overwrite) draws all anew", read_settings(folder)
@@ -219,7 +224,7 @@ def _refuse(folder: Path, settings: dict) -> None:
     if name == "model": raise ValueError(f"the model must be the one that {folder} was begun with, and it is another; {again}")
     raise ValueError(f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got {json.dumps(settings.get(name))}; {again}")
 
-# %% ../nbs/18_drawing.ipynb #e8de9d34
+# %% ../nbs/18_drawing.ipynb #fa22e707
 def draw_folder(
     run: Run,
     sampler: Any,                        # as in `draw`
@@ -239,7 +244,7 @@ def draw_folder(
     walks = _walks(run, sampler, missing(folder, n), seed, batch, labels, guidance, device, watch)
     return (path for numbers, steps in walks for path in _save_all(_end(steps), folder, numbers))
 
-# %% ../nbs/18_drawing.ipynb #daa0594e
+# %% ../nbs/18_drawing.ipynb #e36d4880
 def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Iterator[Path]:
     "One file per image."
     for image, number in zip(images, numbers):
@@ -247,7 +252,7 @@ def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Ite
         save_image(image, path)
         yield path
 
-# %% ../nbs/18_drawing.ipynb #ac191199
+# %% ../nbs/18_drawing.ipynb #5e6aac5f
 def trajectories(
     run: Run,
     sampler: Any,                        # as in `draw`, and so the next six
@@ -302,12 +307,12 @@ def film(
     kept = trajectory(steps, every)
     return [x.clamp(-1, 1).cpu() for x in [numbered_noise(run, range(n), seed)[0], *(step.x for step in kept)]]
 
-# %% ../nbs/18_drawing.ipynb #72283539
+# %% ../nbs/18_drawing.ipynb #997e0a41
 def _moments(steps: Sequence[Step]) -> Tensor:
     "(B, 2, moments, ...) x and x̂_0."
     return torch.stack([strips(steps, field).unflatten(0, (-1, len(steps))) for field in ("x", "x0")], 1).clamp(-1, 1)
 
-# %% ../nbs/18_drawing.ipynb #8ee01ba6
+# %% ../nbs/18_drawing.ipynb #3bd9da4d
 def read_image(
     run: Run,
     path: str | Path,
@@ -326,7 +331,7 @@ def read_mask(
     if keep.all(): raise ValueError(f"the mask {path} must be white where the image is to be filled in, and it is black everywhere")
     return keep
 
-# %% ../nbs/18_drawing.ipynb #46175088
+# %% ../nbs/18_drawing.ipynb #cc307801
 def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file(): raise ValueError(f"there is no picture {str(path)!r}")
@@ -349,7 +354,7 @@ def _one(labels: tuple[int, ...] | None) -> tuple[int, ...] | None:
 def _check_quiet(sampler: Any) -> None:
     if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got {sampler}: the way back to x_T is known only then")
 
-# %% ../nbs/18_drawing.ipynb #5c6650b3
+# %% ../nbs/18_drawing.ipynb #253694fb
 def noise_behind(
     run: Run,
     sampler: Any,                        # one that draws no noise
@@ -391,7 +396,7 @@ def interpolation(
     walk = lambda x: sample_steps(_told(run, one, guidance, range(len(x)), device), run.schedule, x, sampler, param=run.param, clip=run.clip)
     return (_end(watch(walk(x))) for x in xT.split(batch))
 
-# %% ../nbs/18_drawing.ipynb #08a5f63d
+# %% ../nbs/18_drawing.ipynb #c9e866d5
 @dataclass(frozen=True, eq=False)
 class Encoded:
     "Pictures, where they come from, and what comes back."
@@ -419,7 +424,7 @@ def encode_decode(
     decoded = _end(watch(sample_steps(model, run.schedule, xT, sampler, **options)))
     return Encoded(x0, xT, decoded, ((decoded.double() - x0.double()) / 2).square().flatten(1).mean(1).cpu())
 
-# %% ../nbs/18_drawing.ipynb #6a636e0e
+# %% ../nbs/18_drawing.ipynb #c31d2636
 def inpaintings(
     run: Run,
     sampler: Any,                        # as in `draw`

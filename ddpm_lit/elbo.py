@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['vlb_weight', 'decoder_log_prob', 'VLBTerms', 'vlb_terms']
 
-# %% ../nbs/06_elbo.ipynb #51169f61
+# %% ../nbs/06_elbo.ipynb #e7406796
 import math
 from dataclasses import dataclass
 from typing import Callable, Sequence
@@ -19,11 +19,11 @@ from .posterior import q_posterior
 from .prediction import EPS, Parameterization, clip_prediction
 from .schedule import NoiseSchedule, at_least_float32
 
-# %% ../nbs/06_elbo.ipynb #2b34f582
+# %% ../nbs/06_elbo.ipynb #0d742296
 def _check_variance(variance: str) -> None:
     if variance not in ("posterior", "beta"): raise ValueError(f"variance must be 'posterior' or 'beta', got {variance!r}")
 
-# %% ../nbs/06_elbo.ipynb #5d0d741f
+# %% ../nbs/06_elbo.ipynb #4cd41442
 def vlb_weight(
     schedule: NoiseSchedule,
     t: int | Tensor,                # (B,) int64 or int, 1..T
@@ -41,7 +41,7 @@ def vlb_weight(
     if det.device.type == "cpu" and (det == 0).any(): raise ValueError(f"a loss of {param.name} has an infinite weight where alpha_bar is 0; choose another t or parameterization")
     return abar_s * beta / (2 * share * (1 - abar_t) * det**2)
 
-# %% ../nbs/06_elbo.ipynb #5396fb2d
+# %% ../nbs/06_elbo.ipynb #39a06809
 def decoder_log_prob(
     p: Gaussian,        # of x0's shape; var > 0
     x0: Tensor,         # (B, ...) values -1 + 2k/(levels-1), k = 0..levels-1
@@ -57,7 +57,7 @@ def decoder_log_prob(
     below, upto = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
     return upto + torch.log(-torch.expm1(below - upto))
 
-# %% ../nbs/06_elbo.ipynb #4def0e98
+# %% ../nbs/06_elbo.ipynb #58ab2710
 def _check_levels(x0: Tensor, levels: int) -> None:
     "Refuse x0 outside [-1, 1], or more than a hundredth of a level away from the nearest."
     if not isinstance(levels, int) or levels < 2: raise ValueError(f"levels must be an integer >= 2, or None for a density, got {levels!r}")
@@ -66,7 +66,7 @@ def _check_levels(x0: Tensor, levels: int) -> None:
     off = (level - level.round()).abs()
     if (off > 0.01).any(): raise ValueError(f"x0 must have values -1 + 2k/{levels - 1} for levels={levels}, got {x0.flatten()[off.argmax()].item():g}, between k = {level.flatten()[off.argmax()].floor().item():.0f} and the next")
 
-# %% ../nbs/06_elbo.ipynb #bff77f32
+# %% ../nbs/06_elbo.ipynb #23030a66
 @dataclass(frozen=True, eq=False)
 class VLBTerms:
     "The parts of the variational bound, in bits per dimension (DDPM eq. 5)."
@@ -79,7 +79,7 @@ class VLBTerms:
         "(B,) L_T + Σ L_{t−1} + L_0: an estimate of the bound, which is at least −log p_θ(x_0)."
         return self.prior + self.kl.sum(1) + self.reconstruction
 
-# %% ../nbs/06_elbo.ipynb #0ba55738
+# %% ../nbs/06_elbo.ipynb #ac80331f
 def _bits_per_dim(nats: Tensor) -> Tensor: return nats.flatten(1).mean(1) / math.log(2)
 
 
@@ -102,7 +102,7 @@ def _step_kl(schedule, error, t, variance) -> Tensor:
     q = q_posterior(schedule, error, torch.zeros_like(error), t)
     return gaussian_kl(q, Gaussian(torch.zeros_like(error), q.var if variance == "posterior" else stride(schedule, t - 1, t)[1]))
 
-# %% ../nbs/06_elbo.ipynb #a46d16dd
+# %% ../nbs/06_elbo.ipynb #632fe63a
 @torch.no_grad()
 def vlb_terms(
     model: Callable[..., Tensor],    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['exactly_one', 'DigitJudge', 'share_error', 'nearest_distances', 'mean_distance', 'DigitReport', 'digit_report']
 
-# %% ../nbs/16_evaluation.ipynb #7f156ad2
+# %% ../nbs/16_evaluation.ipynb #47a6a8e7
 import math
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .data import ImageData
 
-# %% ../nbs/16_evaluation.ipynb #742edcc5
+# %% ../nbs/16_evaluation.ipynb #27df4c4e
 def exactly_one(
     yes: Tensor,  # (N, K) p_k: how likely each of K judges says yes, in [0, 1]
 ) -> Tensor:      # (N, K) c_k: how likely judge k says yes and all others no; a row adds up to at most 1
@@ -23,7 +23,7 @@ def exactly_one(
     own = torch.eye(yes.shape[1], dtype=torch.bool, device=yes.device)
     return torch.where(own, yes[:, None], 1 - yes[:, None]).prod(2)
 
-# %% ../nbs/16_evaluation.ipynb #0f67a94c
+# %% ../nbs/16_evaluation.ipynb #bb7548b7
 @dataclass(frozen=True, eq=False)
 class DigitJudge:
     "Ten judges, one for each digit, that say yes or no: calibrated support vector machines. Made by `DigitJudge.fit`."
@@ -60,7 +60,7 @@ class DigitJudge:
         "The share of pictures whose likeliest digit is their label, (N,) int64."
         return (self.probabilities(images).argmax(1) == labels.cpu()).double().mean().item()
 
-# %% ../nbs/16_evaluation.ipynb #68ab3a0a
+# %% ../nbs/16_evaluation.ipynb #029505fb
 def share_error(
     share: float | Tensor,  # p, in [0, 1]
     n: int,                 # how many samples it was counted on, >= 1
@@ -68,7 +68,7 @@ def share_error(
     "√(p(1−p)/n), the standard error of a share."
     return (share * (1 - share) / n)**0.5
 
-# %% ../nbs/16_evaluation.ipynb #c4068853
+# %% ../nbs/16_evaluation.ipynb #12d4b15b
 def nearest_distances(
     images: Tensor,     # (N, C, H, W) float in [-1, 1]
     reference: Tensor,  # (M, C, H, W) float in [-1, 1], M >= 1: the training pictures
@@ -80,7 +80,7 @@ def nearest_distances(
     known = reference.flatten(1)
     return torch.cat([torch.cdist(part, known, compute_mode="donot_use_mm_for_euclid_dist").amin(1) for part in images.flatten(1).to(known).split(rows)])
 
-# %% ../nbs/16_evaluation.ipynb #d2f9bc22
+# %% ../nbs/16_evaluation.ipynb #60c2a1c2
 def mean_distance(
     images: Tensor,  # (N, C, H, W) float, N >= 2
 ) -> float:          # in the scale of the images
@@ -88,7 +88,7 @@ def mean_distance(
     if images.ndim != 4 or len(images) < 2: raise ValueError(f"images must have shape (N, C, H, W) with N >= 2, got {tuple(images.shape)}")
     return math.sqrt(2 * images.double().flatten(1).var(0).sum().item())
 
-# %% ../nbs/16_evaluation.ipynb #3d18d9fd
+# %% ../nbs/16_evaluation.ipynb #02471dd9
 @dataclass(frozen=True)
 class DigitReport:
     "How samples of digits compare with held-out real ones. Printed, it is a small table; `dataclasses.asdict` makes it JSON."
@@ -116,7 +116,7 @@ class DigitReport:
                  ("distance from each other", f"{self.apart:.2f}", f"{self.apart_real:.2f}")]
         return "\n".join(f"{a:<41}{b:<16}{c}".rstrip() for a, b, c in lines)
 
-# %% ../nbs/16_evaluation.ipynb #56ad8805
+# %% ../nbs/16_evaluation.ipynb #0d49f41c
 def digit_report(
     samples: Tensor,                  # (N, 1, 8, 8) float in [-1, 1], N >= 2; a thousand give a share to ±0.01
     train: ImageData,                 # the labelled digits that the model was trained on

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Gaussian', 'gaussian_kl']
 
-# %% ../nbs/01_gaussian.ipynb #c72d9c36
+# %% ../nbs/01_gaussian.ipynb #0c0144d6
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_gaussian.ipynb #2824ecbc
+# %% ../nbs/01_gaussian.ipynb #ec4f8c2f
 @dataclass(frozen=True, eq=False)
 class Gaussian:
     "The Gaussian N(mean, var·I), independent in every coordinate. Raises ValueError if `var` does not fit `mean`."
@@ -39,7 +39,7 @@ class Gaussian:
         "log N(x; mean, var), for var > 0."
         return -0.5 * ((x - self.mean) ** 2 / self.var + self.var.log() + math.log(2 * math.pi))
 
-# %% ../nbs/01_gaussian.ipynb #d433adc6
+# %% ../nbs/01_gaussian.ipynb #7532e091
 def gaussian_kl(
     p: Gaussian,  # var > 0
     q: Gaussian,  # of the same shape; var > 0

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['classifier_guided', 'guided']
 
-# %% ../nbs/11_guidance.ipynb #b10e4f00
+# %% ../nbs/11_guidance.ipynb #f5e0fad9
 from collections.abc import Callable
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from .prediction import EPS, Parameterization
 from .schedule import NoiseSchedule, at_least_float32, expand
 
-# %% ../nbs/11_guidance.ipynb #60bf734b
+# %% ../nbs/11_guidance.ipynb #37e8da59
 def classifier_guided(
     model: Callable[..., Tensor],                        # model(x, t) that knows no label, or model(x, t, y) with another label to be guided further
     schedule: NoiseSchedule,
@@ -34,7 +34,7 @@ def classifier_guided(
         return at_least_float32(model(x, t, *y)) + param.target(schedule, x0_shift, eps_shift, t)
     return guided_model
 
-# %% ../nbs/11_guidance.ipynb #b194cf01
+# %% ../nbs/11_guidance.ipynb #94db50a0
 def _asked_of(model: Callable[..., Tensor], y: Tensor | int, scale: float | Tensor) -> tuple[Tensor, Tensor]:
     "`y` and `scale` as tensors, refused where no model could take them, or this one cannot."
     y, scale = torch.as_tensor(y), torch.as_tensor(scale, dtype=torch.float64, device="cpu")
@@ -48,7 +48,7 @@ def _asked_of(model: Callable[..., Tensor], y: Tensor | int, scale: float | Tens
 def _check_batch(name: str, value: Tensor, x: Tensor) -> None:
     if value.ndim and len(value) != len(x): raise ValueError(f"{name} must have one entry for each of the {len(x)} images, got {len(value)}")
 
-# %% ../nbs/11_guidance.ipynb #6532cbf5
+# %% ../nbs/11_guidance.ipynb #9b1d67da
 def guided(
     model: Callable[..., Tensor],  # model(x, t, y=None); one call of twice the batch if it has a method `null(y)`, else two calls
     y: Tensor | int,               # (B,) int64 labels, (B, D) float contexts, or one label for all images

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['sampler_from_diffusers', 'from_diffusers', 'to_diffusers']
 
-# %% ../nbs/17_interop.ipynb #a501a767
+# %% ../nbs/17_interop.ipynb #6bd3228a
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_li
 from .train import Run
 from .unet import UNet, UNetConfig
 
-# %% ../nbs/17_interop.ipynb #8cd5bd4d
+# %% ../nbs/17_interop.ipynb #b3717962
 def _names(c: UNetConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
     "(our module, theirs; three of theirs where ours joins them), in the order of the forward pass."
     yield from [("conv_in", ("conv_in",)), ("time.0", ("time_embedding.linear_1",)), ("time.2", ("time_embedding.linear_2",))]
@@ -59,7 +59,7 @@ def _attention(ours: str, theirs: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield f"{ours}.attention.qkv", tuple(f"{theirs}.to_{letter}" for letter in "qkv")
     yield f"{ours}.attention.out", (f"{theirs}.to_out.0",)
 
-# %% ../nbs/17_interop.ipynb #1509c089
+# %% ../nbs/17_interop.ipynb #6dc545f8
 _DDPM_NETWORK = {  # what their settings must say: (allowed values, theirs where nothing is said)
     "center_input_sample": ((False,), False), "time_embedding_type": (("positional",), "positional"), "freq_shift": ((1,), 0), "flip_sin_to_cos": ((False,), True),
     "mid_block_scale_factor": ((1,), 1), "downsample_padding": ((0,), 1), "downsample_type": (("conv",), "conv"), "upsample_type": (("conv",), "conv"),
@@ -99,7 +99,7 @@ def _check_blocks(theirs: dict[str, Any], attends: list[bool]) -> None:
     for name, want in (("down_block_types", down), ("up_block_types", up)):
         if list(theirs[name]) != want: raise ValueError(f"{name} must be {want}, got {list(theirs[name])}")
 
-# %% ../nbs/17_interop.ipynb #212c58a5
+# %% ../nbs/17_interop.ipynb #8b8c47d2
 _PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
 
 
@@ -125,7 +125,7 @@ def _clip(theirs: dict[str, Any]):
     reach = float(theirs.get("clip_sample_range", 1.0))
     return (-reach, reach) if theirs.get("clip_sample", True) else None
 
-# %% ../nbs/17_interop.ipynb #30bd6377
+# %% ../nbs/17_interop.ipynb #f527a3f3
 def sampler_from_diffusers(
     scheduler: Any,           # a DDPMScheduler or DDIMScheduler, or its configuration as a dictionary
     steps: int | None = None, # S, 1..T; None is all T
@@ -145,7 +145,7 @@ def sampler_from_diffusers(
     if variance not in variances: raise ValueError(f"variance_type must be one of {', '.join(variances)}: learned variances are not supported, got {variance!r}")
     return DDPM(variances[variance], timesteps=times)
 
-# %% ../nbs/17_interop.ipynb #f0023bbd
+# %% ../nbs/17_interop.ipynb #eef9b216
 def _settings(thing: Any) -> dict[str, Any]:
     "The configuration of one of their objects, or a dictionary as it is. ValueError for anything else."
     config = getattr(thing, "config", thing)
@@ -161,7 +161,7 @@ def _read(folder: Path, *names: str) -> dict[str, Any]:
         except (OSError, ValueError) as problem: raise ValueError(f"{folder / name} cannot be read as JSON: {problem}") from None
     raise ValueError(f"{folder} must hold {' or '.join(names)}, and holds neither" if len(names) > 1 else f"{folder} must hold {names[0]}")
 
-# %% ../nbs/17_interop.ipynb #463a1ff5
+# %% ../nbs/17_interop.ipynb #75f0b2df
 def from_diffusers(
     source: Any,            # a UNet2DModel, or a folder of one, or of a pipeline
     scheduler: Any = None,  # its scheduler, or the scheduler's configuration or folder; None: from the pipeline's folder
@@ -174,7 +174,7 @@ def from_diffusers(
     model.load_state_dict(_ours(config, weights), assign=True)
     return Run(model.eval(), _schedule(theirs), _param(theirs), _clip(theirs), {"diffusers": {"unet": shape, "scheduler": theirs}})
 
-# %% ../nbs/17_interop.ipynb #86d4aef0
+# %% ../nbs/17_interop.ipynb #6de20562
 def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Configuration and weights."
     if hasattr(source, "state_dict"): return _settings(source), {name: x.detach().clone() for name, x in source.state_dict().items()}
@@ -213,7 +213,7 @@ def _take(weights: dict[str, Tensor], name: str) -> Tensor:
     if name not in weights: raise ValueError(f"{name} is missing among the weights")
     return weights.pop(name)
 
-# %% ../nbs/17_interop.ipynb #5620efae
+# %% ../nbs/17_interop.ipynb #005e9f77
 def to_diffusers(
     run: Run,             # as `load_pretrained` or `from_diffusers` returns it
     folder: str | Path,   # made if absent
@@ -229,7 +229,7 @@ def to_diffusers(
     _write(folder / "model_index.json", {"_class_name": "DDPMPipeline", "_diffusers_version": "0.30.0", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]})
     return folder
 
-# %% ../nbs/17_interop.ipynb #96a43369
+# %% ../nbs/17_interop.ipynb #41157448
 def _their_shape(c: UNetConfig) -> dict[str, Any]:
     down = ["Attn" * yes + "DownBlock2D" for yes in c.attends]
     up = ["Attn" * yes + "UpBlock2D" for yes in reversed(c.attends)]

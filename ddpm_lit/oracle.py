@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GaussianMixtureOracle']
 
-# %% ../nbs/07_oracle.ipynb #44d87d09
+# %% ../nbs/07_oracle.ipynb #fabd01b6
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from .forward import draw_noise
 from .prediction import EPS, Parameterization
 from .schedule import NoiseSchedule, at_least_float32, check_times
 
-# %% ../nbs/07_oracle.ipynb #4393b8ae
+# %% ../nbs/07_oracle.ipynb #5ef708a2
 @dataclass(frozen=True, eq=False)
 class GaussianMixtureOracle:
     "The model whose prediction cannot be improved, for data from Σ_k w_k N(m_k, v_k I)."

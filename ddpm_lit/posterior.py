@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['q_posterior']
 
-# %% ../nbs/04_posterior.ipynb #0a57c16e
+# %% ../nbs/04_posterior.ipynb #efd70eee
 from torch import Tensor
 
 from .forward import stride
 from .gaussian import Gaussian
 from .schedule import NoiseSchedule, at_least_float32, expand
 
-# %% ../nbs/04_posterior.ipynb #073e269e
+# %% ../nbs/04_posterior.ipynb #52b4d7ac
 def q_posterior(
     schedule: NoiseSchedule,
     x0: Tensor,                     # (B, ...) clean images, or a prediction of them
