@@ -18,3 +18,4 @@ from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.train import Run, TrainConfig, Trainer, TrainRecord, load_pretrained, save_run
 from ddpm_lit.interop import from_diffusers, sampler_from_diffusers, to_diffusers
 from ddpm_lit.evaluate import DigitJudge, DigitReport, digit_report, nearest_distances
+from ddpm_lit.drawing import draw, draw_folder, encode_decode, film, inpaintings, interpolation, trajectories

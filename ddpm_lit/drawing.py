@@ -8,7 +8,7 @@ __all__ = ['Watch', 'numbered_noise', 'check_labels', 'draw', 'collect', 'floats
            'film', 'read_image', 'read_mask', 'noise_behind', 'interpolation', 'Encoded', 'encode_decode',
            'inpaintings']
 
-# %% ../nbs/18_drawing.ipynb #63bf8c74
+# %% ../nbs/18_drawing.ipynb #443b8157
 import hashlib
 import json
 import math
@@ -29,7 +29,7 @@ from .forward import draw_noise
 from .guidance import guided
 from .train import Run, keyed_generator
 
-# %% ../nbs/18_drawing.ipynb #66b8c971
+# %% ../nbs/18_drawing.ipynb #3455504b
 def numbered_noise(
     run: Run,
     numbers: Sequence[int],              # which images, B of them, each at least 0
@@ -40,7 +40,7 @@ def numbered_noise(
     config, own = run.model.config, [keyed_generator(seed, 3, i) for i in numbers]
     return draw_noise((len(own), config.in_channels, config.image_size, config.image_size), own, device), own
 
-# %% ../nbs/18_drawing.ipynb #270674f4
+# %% ../nbs/18_drawing.ipynb #8aaacec3
 def check_labels(
     run: Run,
     labels: int | Sequence[int] | Tensor | None,  # classes, each in 0..K-1; None: not told
@@ -57,7 +57,7 @@ def check_labels(
         raise ValueError(f"guidance must be 1 for a model that was trained without dropping labels (label_drop), got {guidance:g}: it has not learned to draw without")
     return asked
 
-# %% ../nbs/18_drawing.ipynb #eae23d0a
+# %% ../nbs/18_drawing.ipynb #24a84a8e
 def _known(classes: int | None, labels: Sequence[int]) -> tuple[int, ...]:
     "The labels as ints, if there are any and the model knows them."
     if classes is None: raise ValueError(f"labels must be left out for a model trained without classes (num_classes, --num-classes), got {', '.join(map(str, labels))}")
@@ -102,7 +102,7 @@ def _end(steps: Iterable[Step]) -> Tensor:
     for step in steps: pass
     return step.x
 
-# %% ../nbs/18_drawing.ipynb #9cec1045
+# %% ../nbs/18_drawing.ipynb #cc852d43
 def draw(
     run: Run,                            # the model and what comes with it
     sampler: Any,                        # DDIM, DDPM, DPMSolver: how to walk from noise to image
@@ -135,7 +135,7 @@ def floats(
     "The way back from `collect`, for `save_grid` and its like."
     return pixels / 127.5 - 1
 
-# %% ../nbs/18_drawing.ipynb #40e2bcaa
+# %% ../nbs/18_drawing.ipynb #bba6e644
 def sampling_settings(
     run: Run,
     sampler: Any,                               # as in `draw`, and so the next three
@@ -180,7 +180,7 @@ def missing(
     there = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
     return [i for i in range(n) if image_name(i) not in there]
 
-# %% ../nbs/18_drawing.ipynb #6724b4d9
+# %% ../nbs/18_drawing.ipynb #039ab85b
 def claim(
     folder: str | Path,      # made if absent
     settings: dict,          # as `sampling_settings` returns them
@@ -196,7 +196,7 @@ def claim(
     if there and not same: _sweep(folder, _IMAGES)
     if not same: _write_settings(folder, settings)
 
-# %% ../nbs/18_drawing.ipynb #50bd2ceb
+# %% ../nbs/18_drawing.ipynb #4b3396e2
 _IMAGES = re.compile(r"\d{5,}\.png")
 _PARTS = re.compile(r"\.(\d{5,}\.png|sampling\.json)\.[0-9a-f]{12}\.part")  # of a process that was killed
 
@@ -224,7 +224,7 @@ def _refuse(folder: Path, settings: dict) -> None:
     if name == "model": raise ValueError(f"the model must be the one that {folder} was begun with, and it is another; {again}")
     raise ValueError(f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got {json.dumps(settings.get(name))}; {again}")
 
-# %% ../nbs/18_drawing.ipynb #fa22e707
+# %% ../nbs/18_drawing.ipynb #70a69077
 def draw_folder(
     run: Run,
     sampler: Any,                        # as in `draw`
@@ -244,7 +244,7 @@ def draw_folder(
     walks = _walks(run, sampler, missing(folder, n), seed, batch, labels, guidance, device, watch)
     return (path for numbers, steps in walks for path in _save_all(_end(steps), folder, numbers))
 
-# %% ../nbs/18_drawing.ipynb #e36d4880
+# %% ../nbs/18_drawing.ipynb #8c93db08
 def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Iterator[Path]:
     "One file per image."
     for image, number in zip(images, numbers):
@@ -252,7 +252,7 @@ def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Ite
         save_image(image, path)
         yield path
 
-# %% ../nbs/18_drawing.ipynb #5e6aac5f
+# %% ../nbs/18_drawing.ipynb #517ca794
 def trajectories(
     run: Run,
     sampler: Any,                        # as in `draw`, and so the next six
@@ -307,12 +307,12 @@ def film(
     kept = trajectory(steps, every)
     return [x.clamp(-1, 1).cpu() for x in [numbered_noise(run, range(n), seed)[0], *(step.x for step in kept)]]
 
-# %% ../nbs/18_drawing.ipynb #997e0a41
+# %% ../nbs/18_drawing.ipynb #b518e288
 def _moments(steps: Sequence[Step]) -> Tensor:
     "(B, 2, moments, ...) x and x̂_0."
     return torch.stack([strips(steps, field).unflatten(0, (-1, len(steps))) for field in ("x", "x0")], 1).clamp(-1, 1)
 
-# %% ../nbs/18_drawing.ipynb #3bd9da4d
+# %% ../nbs/18_drawing.ipynb #642df979
 def read_image(
     run: Run,
     path: str | Path,
@@ -331,7 +331,7 @@ def read_mask(
     if keep.all(): raise ValueError(f"the mask {path} must be white where the image is to be filled in, and it is black everywhere")
     return keep
 
-# %% ../nbs/18_drawing.ipynb #cc307801
+# %% ../nbs/18_drawing.ipynb #e60ca59e
 def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file(): raise ValueError(f"there is no picture {str(path)!r}")
@@ -354,7 +354,7 @@ def _one(labels: tuple[int, ...] | None) -> tuple[int, ...] | None:
 def _check_quiet(sampler: Any) -> None:
     if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got {sampler}: the way back to x_T is known only then")
 
-# %% ../nbs/18_drawing.ipynb #253694fb
+# %% ../nbs/18_drawing.ipynb #59be3b3b
 def noise_behind(
     run: Run,
     sampler: Any,                        # one that draws no noise
@@ -396,7 +396,7 @@ def interpolation(
     walk = lambda x: sample_steps(_told(run, one, guidance, range(len(x)), device), run.schedule, x, sampler, param=run.param, clip=run.clip)
     return (_end(watch(walk(x))) for x in xT.split(batch))
 
-# %% ../nbs/18_drawing.ipynb #c9e866d5
+# %% ../nbs/18_drawing.ipynb #b8bfccd1
 @dataclass(frozen=True, eq=False)
 class Encoded:
     "Pictures, where they come from, and what comes back."
@@ -424,7 +424,7 @@ def encode_decode(
     decoded = _end(watch(sample_steps(model, run.schedule, xT, sampler, **options)))
     return Encoded(x0, xT, decoded, ((decoded.double() - x0.double()) / 2).square().flatten(1).mean(1).cpu())
 
-# %% ../nbs/18_drawing.ipynb #c31d2636
+# %% ../nbs/18_drawing.ipynb #d1df6a86
 def inpaintings(
     run: Run,
     sampler: Any,                        # as in `draw`
