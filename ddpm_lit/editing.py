@@ -6,7 +6,7 @@
 __all__ = ['Mixing', 'trajectory', 'strips', 'lerp', 'mix', 'slerp', 'between', 'grid_between', 'interpolate', 'Part',
            'image_to_image', 'interpolate_at', 'shared', 'Keep', 'noise_up', 'inpaint_steps', 'inpaint']
 
-# %% ../nbs/12_editing.ipynb #850a2527
+# %% ../nbs/12_editing.ipynb #05c0c380
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from torch import Tensor
 from .ddim import DDIM, ddim_encode
 from .ddpm import DDPM, Step, sample, sample_steps
 from .forward import draw_noise, q_sample, stride
-from .prediction import EPS, Parameterization, Prediction
+from .prediction import EPS, Clip, DynamicThreshold, Parameterization, Prediction
 from .schedule import NoiseSchedule, at_least_float32, expand
 
-# %% ../nbs/12_editing.ipynb #30f75717
+# %% ../nbs/12_editing.ipynb #38117dfe
 def trajectory(
     steps: Iterable[Step],  # what `sample_steps` or `inpaint_steps` yields
     every: int = 1,         # keep one step in so many, >= 1; the last is always kept
@@ -43,7 +43,7 @@ def strips(
     if not steps: raise ValueError("steps must hold at least one step, got none")
     return torch.stack([getattr(step, field) for step in steps], 1).flatten(0, 1)
 
-# %% ../nbs/12_editing.ipynb #7e75cbb3
+# %% ../nbs/12_editing.ipynb #2482e562
 Mixing = Callable[[Tensor, Tensor, Any], Tensor]  # (a, b, w) -> their mixture
 
 
@@ -78,7 +78,7 @@ def slerp(
     factor = lambda share: share * torch.sinc(share * turn) / torch.sinc(turn)
     return factor(1 - w) * a + factor(w) * b
 
-# %% ../nbs/12_editing.ipynb #9d19a7a0
+# %% ../nbs/12_editing.ipynb #2b62e27b
 def _mixed(a: Tensor, b: Tensor, w) -> tuple[Tensor, Tensor, Tensor]:
     "a and b in float32 or wider, and w ready to multiply them."
     if a.shape != b.shape: raise ValueError(f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}")
@@ -95,7 +95,7 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
     if not (along > 1e-6).all(): raise ValueError("a and b must not be zero or opposite to each other: no arc between them is the shortest")
     return 2 * torch.atan2(apart, along)
 
-# %% ../nbs/12_editing.ipynb #a9f3ac0d
+# %% ../nbs/12_editing.ipynb #03abad8a
 def between(
     a: Tensor,                           # (B, ...) where each row starts
     b: Tensor,                           # (B, ...) where it ends
@@ -132,7 +132,7 @@ def interpolate(
     *,
     mixing: Mixing = slerp,              # of the two x_T
     param: Parameterization = EPS,       # what the model predicts
-    clip: tuple[float, float] | None = None,  # as in `sample_steps`; clips on both ways
+    clip: Clip | None = None,  # as in `sample_steps`; clips on both ways
 ) -> Tensor:                             # (B*n, ...) as `between` has them
     "Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4). Raises ValueError for a sampler with noise: the ends would not come back."
     if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM(eta=0), got {sampler}")
@@ -140,14 +140,16 @@ def interpolate(
     a, b = (ddim_encode(model, schedule, _clean(x0, clip), timesteps=times, param=param, clip=clip) for x0 in (a, b))
     return sample(model, schedule, between(a, b, weights, mixing), sampler, param=param, clip=clip)
 
-# %% ../nbs/12_editing.ipynb #cb79829a
-def _clean(x0: Tensor, clip: tuple[float, float] | None) -> Tensor:
-    "x0 itself, if it lies within `clip`, where that is given."
-    if clip is not None and x0.numel() and not (clip[0] - 1e-6 <= x0.min() and x0.max() <= clip[1] + 1e-6):
-        raise ValueError(f"x0 must lie in clip = {tuple(clip)}, but its values run from {x0.min().item():g} to {x0.max().item():g}")
+# %% ../nbs/12_editing.ipynb #03ed797a
+def _clean(x0: Tensor, clip: Clip | None) -> Tensor:
+    "x0 itself, if it lies in the range of clean data that `clip` says, where one is given."
+    if clip is None or not x0.numel(): return x0
+    low, high = (-1.0, 1.0) if isinstance(clip, DynamicThreshold) else clip
+    if not (low - 1e-6 <= x0.min() and x0.max() <= high + 1e-6):
+        raise ValueError(f"x0 must lie in {low:g}..{high:g}, the range of clip, but its values run from {x0.min().item():g} to {x0.max().item():g}")
     return x0
 
-# %% ../nbs/12_editing.ipynb #91f4bcb0
+# %% ../nbs/12_editing.ipynb #198f3c66
 @dataclass(frozen=True)
 class Part:
     "The part of a sampler's walk from time `start` down to `end`; itself a sampler. Raises ValueError for times that are not allowed."
@@ -174,7 +176,7 @@ class Part:
         "The sampler's own step."
         return self.sampler.step(schedule, x, pred, t, s, noise, previous)
 
-# %% ../nbs/12_editing.ipynb #522b6d05
+# %% ../nbs/12_editing.ipynb #657f5737
 def image_to_image(
     model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
     schedule: NoiseSchedule,
@@ -184,7 +186,7 @@ def image_to_image(
     sampler=DDPM(),                           # any; its strides below t are taken
     *,
     param: Parameterization = EPS,            # as in `sample_steps`, and so the next three
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:                                  # (B, ...) a variation of x_0, float32 or wider
@@ -192,7 +194,7 @@ def image_to_image(
     xt = q_sample(schedule, _clean(x0, clip), t, eps)
     return sample(model, schedule, xt, Part(sampler, start=t), param=param, clip=clip, y=y, generator=generator)
 
-# %% ../nbs/12_editing.ipynb #382f01c9
+# %% ../nbs/12_editing.ipynb #b36d3ebd
 def interpolate_at(
     model: Callable[..., Tensor],             # model(x, t), put in evaluation mode by the caller
     schedule: NoiseSchedule,
@@ -206,7 +208,7 @@ def interpolate_at(
     *,
     mixing: Mixing = slerp,                   # of the noises; lerp is the mixture of the DDPM paper
     param: Parameterization = EPS,            # as in `sample_steps`, and so the next two
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each of the B*n images
 ) -> Tensor:                                  # (B*n, ...) as `between` has them
     "Mix images and noises, noise to t, walk down (DDPM figure 8). Raises ValueError as `image_to_image` does."
@@ -214,7 +216,7 @@ def interpolate_at(
     eps = between(eps_a, eps_a if eps_b is None else eps_b, weights, mixing)
     return image_to_image(model, schedule, x0, t, eps, sampler, param=param, clip=clip, generator=generator)
 
-# %% ../nbs/12_editing.ipynb #f5546c3c
+# %% ../nbs/12_editing.ipynb #6468fc82
 def shared(
     model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
     schedule: NoiseSchedule,
@@ -224,7 +226,7 @@ def shared(
     sampler=DDPM(),                           # one that draws noise: without, all n are alike
     *,
     param: Parameterization = EPS,            # as in `sample_steps`, and so the next two
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     y: Tensor | None = None,                  # (B, ...)
     generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each of the B*n; the first of each n serves the common part
 ) -> Tensor:                                  # (B*n, ...) the n of each start in a row
@@ -237,7 +239,7 @@ def shared(
     apart = y if y is None else y.repeat_interleave(n, 0)
     return sample(model, schedule, xT.repeat_interleave(n, 0), Part(sampler, start=t), param=param, clip=clip, y=apart, generator=generator)
 
-# %% ../nbs/12_editing.ipynb #31584e93
+# %% ../nbs/12_editing.ipynb #a6626818
 @dataclass(frozen=True, eq=False)
 class Keep:
     "A sampler that puts the known pixels of x_0 in, noised to s, after each step (RePaint eq. 8). Raises ValueError for a mask that does not fit."
@@ -261,7 +263,7 @@ class Keep:
         known = at_least_float32(self.x0) if s == 0 else q_sample(schedule, self.x0, s, noise)
         return torch.where(self.mask, known, self.sampler.step(schedule, x, pred, t, s, noise, previous))
 
-# %% ../nbs/12_editing.ipynb #86b13d7d
+# %% ../nbs/12_editing.ipynb #ceed153d
 def noise_up(
     schedule: NoiseSchedule,
     xs: Tensor,   # (B, ...) x_s, at time s
@@ -285,7 +287,7 @@ def inpaint_steps(
     resamples: int = 10,                      # how often each block is walked, >= 1; 1 is replacement alone
     jump: int = 10,                           # how many strides make a block, >= 1
     param: Parameterization = EPS,            # as in `sample_steps`, and so the next three
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:                          # one Step after each stride down
@@ -308,7 +310,7 @@ def inpaint(
     resamples: int = 10,
     jump: int = 10,
     param: Parameterization = EPS,
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:                                  # (B, ...) float32 or wider
@@ -316,7 +318,7 @@ def inpaint(
     for step in inpaint_steps(model, schedule, x0, mask, xT, sampler, resamples=resamples, jump=jump, param=param, clip=clip, y=y, generator=generator): pass
     return step.x
 
-# %% ../nbs/12_editing.ipynb #5e019a76
+# %% ../nbs/12_editing.ipynb #c11b9ba2
 def _resample(blocks, resamples, keep, x, model, schedule, generator, options) -> Iterator[Step]:
     for t, s in blocks:
         for again in range(resamples):

@@ -266,3 +266,12 @@ BATCH, KEEP = images(0, 2, 3), torch.tensor([[True, False, False]])
 def test_mistakes_are_refused(call, names):
     with pytest.raises(ValueError) as refusal: call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
+
+
+def test_a_dynamic_threshold_is_a_clip_too():
+    from ddpm_lit import DynamicThreshold
+    schedule, x0 = linear_schedule(), images(0, 2, 1, 4, 4).clamp(-1, 1)
+    def net(x, t, y=None): return 0.5 * torch.tanh(x)
+    out = image_to_image(net, schedule, x0, 300, images(1, 2, 1, 4, 4), DDIM(10), clip=DynamicThreshold())
+    assert out.isfinite().all() and out.abs().max() <= 1 + 1e-9
+    with pytest.raises(ValueError, match="range of clip"): image_to_image(net, schedule, 2 * x0, 300, images(1, 2, 1, 4, 4), DDIM(10), clip=DynamicThreshold())
