@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'FOLDER', 'COMMANDS', 'USAGE', 'ScheduleConfig', 'Common',
            'checkpoint', 'fit', 'show', 'train_command', 'resume_command', 'sample_command', 'run_command', 'explain',
            'main']
 
-# %% ../nbs/19_cli.ipynb #914c4316
+# %% ../nbs/19_cli.ipynb #66d016fb
 import io
 import itertools
 import json
@@ -47,7 +47,7 @@ from .solvers import DPMSolver, SolverSpacing
 from .train import Run, Trainer, TrainConfig, append_log, load_pretrained, read_log, save_run
 from .unet import UNet, UNetConfig
 
-# %% ../nbs/19_cli.ipynb #02048d4e
+# %% ../nbs/19_cli.ipynb #6834dde3
 @dataclass(frozen=True)
 class ScheduleConfig:
     "The noise schedule."
@@ -69,7 +69,7 @@ class ScheduleConfig:
         makers = dict(linear=linear_schedule, scaled_linear=scaled_linear_schedule, cosine=cosine_schedule, sigmoid=sigmoid_schedule)
         return makers[self.schedule](T=self.T, **betas)
 
-# %% ../nbs/19_cli.ipynb #fe5ac43e
+# %% ../nbs/19_cli.ipynb #e56e9001
 @dataclass(frozen=True)
 class Common:
     "What every command takes."
@@ -172,7 +172,7 @@ class Sample:
         if self.sampler == "ddpm": return DDPM(self.variance, self.steps, self.spacing or "trailing")
         return DDIM(few(50), self.eta, self.spacing or "trailing")
 
-# %% ../nbs/19_cli.ipynb #1df88606
+# %% ../nbs/19_cli.ipynb #6f98a30f
 _MODES = ("trajectory", "interpolate", "encode", "inpaint")
 
 
@@ -196,7 +196,7 @@ def _check_suffix(args: Sample) -> None:
     hint = ", or .gif with --trajectory" if args.out.suffix.lower() == ".gif" else ", or be a folder with --separate"
     raise ValueError(f"out must end in .png, .jpg or .webp{hint}, got {args.out}")
 
-# %% ../nbs/19_cli.ipynb #7461d1b0
+# %% ../nbs/19_cli.ipynb #402a6b8c
 PRESETS = {
     "digits": Train(
         data="digits", param="v", noise=ScheduleConfig("cosine"),
@@ -212,7 +212,7 @@ FOLDER = Train(
     unet=UNetConfig(image_size=32, in_channels=3, channels=64, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1),
     train=TrainConfig(steps=100_000, batch_size=64, lr=2e-4, warmup=1000, flip=True, sample_every=5000))
 
-# %% ../nbs/19_cli.ipynb #1638bc92
+# %% ../nbs/19_cli.ipynb #e6127024
 class UsageError(ValueError):
     "The command line asks for what cannot be had; exit status 2."
 
@@ -231,7 +231,7 @@ def usage() -> Iterator[None]:
     try: yield
     except ValueError as error: raise UsageError(str(error)) from error
 
-# %% ../nbs/19_cli.ipynb #832e9d3e
+# %% ../nbs/19_cli.ipynb #b9877bd6
 _MARKS = (conf.OmitArgPrefixes, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName)
 _HELP = {"-h", "--help"}
 
@@ -271,7 +271,7 @@ def _wide(argv: list[str]) -> Iterator[None]:
         if old is None: os.environ.pop("COLUMNS", None)
         else: os.environ["COLUMNS"] = old
 
-# %% ../nbs/19_cli.ipynb #9d3c9d26
+# %% ../nbs/19_cli.ipynb #fe2813e9
 def parse(
     command: type,         # Train, Resume or Sample
     argv: list[str],       # the words after the command
@@ -286,7 +286,7 @@ def parse(
         if not end.code: raise
         raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
 
-# %% ../nbs/19_cli.ipynb #19821e20
+# %% ../nbs/19_cli.ipynb #926d8135
 def parse_train(argv: list[str]) -> Train:  # the words after `train`
     "The `Train` that `argv` asks for, with the preset of its data as defaults."
     words = [word for word in argv if not word.startswith("-")]
@@ -297,7 +297,7 @@ def parse_train(argv: list[str]) -> Train:  # the words after `train`
     args = read(guess)
     return args if PRESETS.get(args.data) is PRESETS.get(guess) else read(args.data)
 
-# %% ../nbs/19_cli.ipynb #2e8deb03
+# %% ../nbs/19_cli.ipynb #688a9dde
 def new_run(
     out: Path | None,  # the folder asked for, or None for runs/`name`, or the next free runs/`name`-2 ...
     name: str,         # of the data
@@ -313,7 +313,7 @@ def new_run(
         except FileExistsError: continue
         return folder
 
-# %% ../nbs/19_cli.ipynb #8312a879
+# %% ../nbs/19_cli.ipynb #b390f4b8
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     "An error of writing in this block names `folder`, if it names no file."
@@ -337,7 +337,7 @@ def _labels(data: ImageData, unet: UNetConfig) -> Tensor | None:
     if data.labels is None: raise UsageError(f"--num-classes needs data with labels, and {data.name} has none")
     return data.labels
 
-# %% ../nbs/19_cli.ipynb #42ed0bea
+# %% ../nbs/19_cli.ipynb #f467c6fe
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
     "Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one stops at once."
@@ -422,7 +422,7 @@ def fit(trainer: Trainer, folder: Path, facts: dict) -> None:
             if noted: raise Stopped(noted[0], f"stopped at step {record.step} of {config.steps}; to go on: ddpm-lit resume {folder}")
             if config.sample_every and record.step % config.sample_every == 0: _glimpse(trainer, folder)
 
-# %% ../nbs/19_cli.ipynb #136170a1
+# %% ../nbs/19_cli.ipynb #b61d5d60
 def _save_beside(real: Tensor, samples: Tensor, path: Path) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
     top, below = grid(real, columns=8), grid(samples, columns=8)
@@ -459,7 +459,7 @@ def _any_class(run: Run) -> range | None:
     classes = run.model.config.num_classes
     return range(classes) if classes and not run.config["train"]["label_drop"] > 0 else None
 
-# %% ../nbs/19_cli.ipynb #a183a9c1
+# %% ../nbs/19_cli.ipynb #ccea87e8
 def show(
     run: Run,                            # the trained model
     folder: Path,                        # its folder
@@ -478,7 +478,7 @@ def show(
     _save_beside(real[:8], images[:64], folder / "samples_ddim.png")
     return images
 
-# %% ../nbs/19_cli.ipynb #aa38c491
+# %% ../nbs/19_cli.ipynb #ee0df5ad
 def _finish(trainer: Trainer, folder: Path, data: ImageData, test: ImageData | None) -> None:
     "Pictures, and for digits the judge's report on 1,000 samples by DDIM."
     print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
@@ -494,7 +494,7 @@ def _held_out(args_data: str, data_dir: Path | None, unet: UNetConfig) -> ImageD
     "The judge knows scikit-learn's digits in their own size."
     return _load("digits", data_dir, unet, "test") if args_data == "digits" and (unet.image_size, unet.in_channels) == (8, 1) else None
 
-# %% ../nbs/19_cli.ipynb #e2293e4c
+# %% ../nbs/19_cli.ipynb #b42c5ea5
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise UsageError("ddpm-lit train is one process; for several GPUs, launch a script of your own around Trainer")
@@ -526,7 +526,7 @@ def resume_command(args: Resume) -> None:
     if config.steps < trainer.step: raise UsageError(f"--steps must be at least the {trainer.step} that are done, got {config.steps}")
     _train_on(trainer, folder, facts, data, _held_out(facts["data"], facts["data_dir"], unet))
 
-# %% ../nbs/19_cli.ipynb #4fe91717
+# %% ../nbs/19_cli.ipynb #44a83cf0
 def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData, test: ImageData | None) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     fit(trainer, folder, facts)
@@ -565,7 +565,7 @@ def _new_file(args: Sample, steps: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent): return path
 
-# %% ../nbs/19_cli.ipynb #f91dae5b
+# %% ../nbs/19_cli.ipynb #3ac44c2d
 def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them."
     run = _load_run(args.run)
@@ -582,7 +582,7 @@ def sample_command(args: Sample) -> None:
     print(path)
     if args.encode: print(f"mean squared error {drawn.error.item():.3g}, on a scale from 0 for black to 1 for white")
 
-# %% ../nbs/19_cli.ipynb #53526f7d
+# %% ../nbs/19_cli.ipynb #15287a39
 def _given(args: Sample, run: Run) -> dict:
     "What the mode needs besides: the pictures that its flag names, or its settings."
     if args.encode: return dict(x0=read_image(run, args.encode)[None])
@@ -607,7 +607,7 @@ def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:
     if not args.trajectory: return save_grid(floats(drawn), path, args.columns)
     save_film(drawn, path, max(1, args.columns // 2)) if _is_film(path) else save_strips(drawn, path)
 
-# %% ../nbs/19_cli.ipynb #f29ab7d9
+# %% ../nbs/19_cli.ipynb #b389c5fe
 def _sample_folder(args: Sample, run: Run, sampler, steps: int) -> None:
     "--separate: one file per image; what is there stays."
     settings = sampling_settings(run, sampler, args.seed, args.labels, args.guidance)
@@ -622,7 +622,7 @@ def _sample_folder(args: Sample, run: Run, sampler, steps: int) -> None:
         raise Stopped(getattr(stop, "number", signal.SIGINT), f"stopped with {done} of {args.number} images in {folder}; the same command goes on") from None
     print(folder)
 
-# %% ../nbs/19_cli.ipynb #006431ca
+# %% ../nbs/19_cli.ipynb #76d56f85
 COMMANDS = {"train": (parse_train, train_command), "resume": (lambda argv: parse(Resume, argv), resume_command), "sample": (lambda argv: parse(Sample, argv), sample_command)}
 
 USAGE = """usage: ddpm-lit COMMAND ... [--help]
@@ -686,7 +686,7 @@ def main(
         print(f"ddpm-lit: {sentence}", file=sys.stderr)
         return status
 
-# %% ../nbs/19_cli.ipynb #275910a6
+# %% ../nbs/19_cli.ipynb #f06a1bf6
 @contextmanager
 def _quiet() -> Iterator[None]:
     "Warnings on one line each, without the line of code that they come from."

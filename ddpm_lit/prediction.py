@@ -6,7 +6,7 @@
 __all__ = ['EPS', 'X0', 'V', 'PARAMETERIZATIONS', 'Clip', 'Prediction', 'Parameterization', 'DynamicThreshold', 'clip_prediction',
            'ddpm_loss', 'min_snr_weight']
 
-# %% ../nbs/05_prediction.ipynb #aa1e31a2
+# %% ../nbs/05_prediction.ipynb #007e16b8
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -16,14 +16,14 @@ from torch import Tensor
 from .forward import q_sample
 from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 
-# %% ../nbs/05_prediction.ipynb #bc8b4c48
+# %% ../nbs/05_prediction.ipynb #90406d2b
 @dataclass(frozen=True, eq=False)
 class Prediction:
     "What a network sees in x_t: √ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t (DDPM eq. 4)."
     x0: Tensor   # (B, ...) x̂_0, the clean image
     eps: Tensor  # (B, ...) ε̂, the noise
 
-# %% ../nbs/05_prediction.ipynb #765c7cc2
+# %% ../nbs/05_prediction.ipynb #11a6cde4
 def _check_pair(first: str, x: Tensor, second: str, y: Tensor, t: int | Tensor) -> None:
     "Refuse two images of different shapes, or a t that has not one time for each image."
     if x.shape != y.shape: raise ValueError(f"{second} must have the shape of {first}, {tuple(x.shape)}, got {tuple(y.shape)}")
@@ -36,7 +36,7 @@ def _check_solvable(name: str, abar_t: Tensor, det: Tensor) -> None:
     reason = "alpha_bar is 0 and xt is pure noise" if (abar_t == 0).any() else "alpha_bar is 1 and xt is free of noise"
     raise ValueError(f"a prediction of {name} cannot be decoded where {reason}: it tells nothing that xt does not; choose another t or parameterization")
 
-# %% ../nbs/05_prediction.ipynb #382819e6
+# %% ../nbs/05_prediction.ipynb #8d375a56
 @dataclass(frozen=True)
 class Parameterization:
     "What a network is trained to predict: a·x_0 + b·ε."
@@ -78,7 +78,7 @@ class Parameterization:
         x0 = expand(b / det, xt) * xt - expand(noise / det, xt) * out
         return Prediction(x0, expand(signal / det, xt) * out - expand(a / det, xt) * xt)
 
-# %% ../nbs/05_prediction.ipynb #080d4700
+# %% ../nbs/05_prediction.ipynb #95de38f1
 def _eps(signal, noise): return 0, 1
 def _x0(signal, noise): return 1, 0
 def _v(signal, noise): return -noise, signal
@@ -88,7 +88,7 @@ X0 = Parameterization("x0", _x0)
 V = Parameterization("v", _v)        # Salimans & Ho 2022
 PARAMETERIZATIONS = {p.name: p for p in (EPS, X0, V)}
 
-# %% ../nbs/05_prediction.ipynb #d8d2b38c
+# %% ../nbs/05_prediction.ipynb #2f3ae396
 @dataclass(frozen=True)
 class DynamicThreshold:
     "x̂_0 → clamp(x̂_0, −s, s)/s, with s a quantile of |x̂_0| in each image (Saharia et al. 2022, section 2.3). ValueError for settings that are not allowed."
@@ -114,7 +114,7 @@ class DynamicThreshold:
 
 Clip = tuple[float, float] | DynamicThreshold  # what samplers take as `clip`, besides None
 
-# %% ../nbs/05_prediction.ipynb #4cef1c47
+# %% ../nbs/05_prediction.ipynb #096783e5
 def clip_prediction(
     schedule: NoiseSchedule,
     pred: Prediction,
@@ -130,12 +130,12 @@ def clip_prediction(
     low, high = clip
     return X0.decode(schedule, pred.x0.clamp(low, high), xt, t)
 
-# %% ../nbs/05_prediction.ipynb #dfc9e183
+# %% ../nbs/05_prediction.ipynb #90155e04
 def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:
     if reduction not in ("mean", "none"): raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
     if weight is not None and weight.shape != (batch,): raise ValueError(f"weight must have shape ({batch},), one for each image, got {tuple(weight.shape)}")
 
-# %% ../nbs/05_prediction.ipynb #adc7a38b
+# %% ../nbs/05_prediction.ipynb #dda49287
 def ddpm_loss(
     model: Callable[..., Tensor],   # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
     schedule: NoiseSchedule,
@@ -157,7 +157,7 @@ def ddpm_loss(
     if weight is not None: loss = weight.to(loss) * loss
     return loss.mean() if reduction == "mean" else loss
 
-# %% ../nbs/05_prediction.ipynb #985762d8
+# %% ../nbs/05_prediction.ipynb #4a204ccc
 def min_snr_weight(
     schedule: NoiseSchedule,
     t: int | Tensor,                # (B,) int64 or int, 1..T
