@@ -6,7 +6,7 @@ measured: the share of a step that is spent outside the network. Writes results/
 import argparse
 import json
 import statistics
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -14,10 +14,7 @@ import diffusers
 import torch
 from origin import ROOT, origin
 
-from ddpm_lit import DDIM, DDPM, UNet, UNetConfig, draw_noise, linear_schedule, sample
-
-sys.path.append(str(ROOT / "tests"))
-from test_diffusers import copy_weights, reference  # noqa: E402
+from ddpm_lit import DDIM, DDPM, EPS, Run, UNet, UNetConfig, draw_noise, linear_schedule, sample, to_diffusers
 
 CPU = UNetConfig(32, 3, 16, (1, 2, 2), 1, (8,), dropout=0.0)  # small, so that a thousand steps can be repeated
 GPU = UNetConfig(dropout=0.0)                                # the DDPM paper's for CIFAR-10
@@ -48,8 +45,11 @@ def alternate(calls: dict[str, Callable], rounds: int) -> dict[str, dict]:
 def contenders(config: UNetConfig, device: str) -> tuple[dict, dict]:
     "Our networks (eager and compiled, in bfloat16 on a GPU), and theirs, all with the same weights."
     torch.manual_seed(0)
-    theirs, ours = reference(config).eval(), UNet(config).eval()
-    copy_weights(ours, theirs)
+    ours = UNet(config).eval()
+    torch.nn.init.normal_(ours.conv_out.weight, std=0.02)  # it starts at zero, and would answer nothing
+    with tempfile.TemporaryDirectory() as folder:
+        to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1), {}), folder)
+        theirs = diffusers.UNet2DModel.from_pretrained(f"{folder}/unet", local_files_only=True).eval()
     ours = ours.to(device, memory_format=torch.channels_last)
     if device == "cuda": ours = ours.to(torch.bfloat16)
     quick = torch.compile(ours)
