@@ -7,7 +7,9 @@ images of the same seed differ from theirs. Writes results/sampling-cpu.json, or
 import argparse
 import copy
 import json
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,7 +38,6 @@ def once(call: Callable) -> float:
 
 def alternate(calls: dict[str, Callable], rounds: int) -> dict[str, dict]:
     "Seconds of each call, by turns."
-    for call in calls.values(): call()  # compilation, caches
     seconds = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items(): seconds[name].append(once(call))
@@ -93,11 +94,15 @@ def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--ddpm-steps", type=int, default=1000)
+    words.add_argument("--threads", type=int, help="processor cores to compute with")
     args = words.parse_args()
+    if args.threads: torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config, measured = GPU if device == "cuda" else CPU, {}
+    ours, theirs = contenders(config, device)
+    for model in ours.values(): walk(model, DDIM(2), config, device)()  # compilation, caches
+    pipeline(diffusers.DDIMPipeline, theirs["diffusers"], 2)()
     for name, sampler, kind in (("DDIM-50", DDIM(50, spacing="leading"), diffusers.DDIMPipeline), (f"DDPM-{args.ddpm_steps}", DDPM(steps=args.ddpm_steps), diffusers.DDPMPipeline)):
-        ours, theirs = contenders(config, device)
         calls = {key: walk(model, sampler, config, device) for key, model in ours.items()}
         calls |= {key: pipeline(kind, net, len(sampler.pairs(linear_schedule()))) for key, net in theirs.items()}
         seconds = alternate(calls, args.rounds)
@@ -107,7 +112,7 @@ def main() -> None:
     print(measured["levels apart"], flush=True)
     measured["outside the network"] = round(overhead(ours["ddpm_lit"], DDIM(50), config, device, args.rounds), 4)
     parameters = sum(p.numel() for p in UNet(config).parameters())
-    record = origin("python benchmarks/sampling.py" + (f" --ddpm-steps {args.ddpm_steps}" if args.ddpm_steps != 1000 else ""), 0, "diffusers")
+    record = origin(shlex.join(["python", "benchmarks/sampling.py", *sys.argv[1:]]), 0, "diffusers")
     record |= dict(images=N, image_size=config.image_size, channels=config.channels, multipliers=config.multipliers, parameters=parameters, threads=torch.get_num_threads(), **measured)
     (ROOT / "results" / f"sampling-{device}.json").write_text(json.dumps(record, indent=1) + "\n")
 

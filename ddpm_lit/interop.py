@@ -8,6 +8,7 @@ __all__ = ['sampler_from_diffusers', 'from_diffusers', 'to_diffusers']
 # %% ../nbs/17_interop.ipynb #6bd3228a
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from .data import atomic_write
 from .ddim import DDIM
 from .ddpm import DDPM, time_steps
 from .prediction import EPS, V, X0, DynamicThreshold, Parameterization
+from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, zero_terminal_snr
-from .train import Run
 from .unet import UNet, UNetConfig
 
 # %% ../nbs/17_interop.ipynb #b3717962
@@ -68,6 +69,9 @@ _DDPM_NETWORK = {  # what their settings must say: (allowed values, theirs where
 }
 
 
+_LEARNED = "this network has learned variances, which are not supported; its mean alone would be another model"
+
+
 def _shape(theirs: dict[str, Any]) -> UNetConfig:
     "Our configuration of their network. ValueError naming the setting that no DDPM U-Net has."
     for name, (allowed, default) in _DDPM_NETWORK.items():
@@ -76,21 +80,29 @@ def _shape(theirs: dict[str, Any]) -> UNetConfig:
     _check_channels(theirs, widths, size)
     attends = [kind.startswith("Attn") for kind in theirs["down_block_types"]]
     _check_blocks(theirs, attends)
-    head, wide = theirs.get("attention_head_dim", 8), {w for w, yes in zip(widths, attends) if yes} | {widths[-1]}
-    if head is not None and len({w // head for w in wide}) > 1: raise ValueError(f"attention_head_dim must give one number of heads for all of the widths {sorted(wide)}, got {head}")
-    config = UNetConfig(image_size=size, in_channels=theirs["in_channels"], channels=widths[0], multipliers=[w // widths[0] for w in widths], blocks=theirs["layers_per_block"],
-                        heads=1 if head is None else widths[-1] // head, dropout=theirs.get("dropout", 0.0), num_classes=classes and classes - 1, attention=(),
-                        conditioning="scale_shift" if theirs.get("resnet_time_scale_shift") == "scale_shift" else "add")
-    if theirs.get("norm_num_groups", 32) != config.groups: raise ValueError(f"norm_num_groups must be {config.groups} for {widths[0]} channels, got {theirs.get('norm_num_groups', 32)}")
+    config = UNetConfig(image_size=size, in_channels=theirs["in_channels"], channels=widths[0], multipliers=[w // widths[0] for w in widths], blocks=theirs["layers_per_block"], attention=(),
+                        dropout=theirs.get("dropout", 0.0), num_classes=classes and classes - 1, conditioning="scale_shift" if theirs.get("resnet_time_scale_shift") == "scale_shift" else "add")
+    if theirs.get("norm_num_groups", 32) != config.groups: config = replace(config, norm_groups=theirs.get("norm_num_groups", 32))
     middle = config.groups if config.conditioning == "scale_shift" else None  # without it, their middle has no norm before its attention
     if theirs.get("attn_norm_num_groups") not in (middle, config.groups): raise ValueError(f"attn_norm_num_groups must be {middle} here, got {theirs.get('attn_norm_num_groups')}")
-    return UNetConfig(**{**config.__dict__, "attention": tuple(n for n, yes in zip(config.sizes, attends) if yes)})
+    config = replace(config, attention=tuple(n for n, yes in zip(config.sizes, attends) if yes))
+    return replace(config, **_heads(config, theirs.get("attention_head_dim", 8)))
+
+
+def _heads(c: UNetConfig, head_dim: int | None) -> dict[str, int]:
+    "Their width of a head, None being all channels, as our number of heads; or as a width, where it makes more heads at wider levels."
+    for width in c.attention_widths:
+        if head_dim and width % head_dim: raise ValueError(f"attention_head_dim must divide the width {width} of each level with attention, got {head_dim}")
+    heads = {1 if head_dim is None else width // head_dim for width in c.attention_widths}
+    return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}
 
 
 def _check_channels(theirs: dict[str, Any], widths, size) -> None:
-    if theirs.get("out_channels") == 2 * theirs["in_channels"]: raise ValueError("out_channels is twice in_channels: this network has learned variances, which are not supported; its mean alone would be another model")
+    if theirs.get("out_channels") == 2 * theirs["in_channels"]: raise ValueError(f"out_channels is twice in_channels: {_LEARNED}")
     if theirs["in_channels"] != theirs.get("out_channels"): raise ValueError(f"out_channels must be in_channels, {theirs['in_channels']}, got {theirs.get('out_channels')}")
     if not isinstance(size, int): raise ValueError(f"sample_size must be one whole number, got {size!r}")
+    if theirs.get("time_embedding_dim") not in (None, 4 * widths[0]): raise ValueError(f"time_embedding_dim must be four times the first width, {4 * widths[0]}, got {theirs['time_embedding_dim']}")
+    if widths[0] % theirs.get("norm_num_groups", 32): raise ValueError(f"norm_num_groups must divide the first width, {widths[0]}, got {theirs.get('norm_num_groups', 32)}")
     if any(w % widths[0] for w in widths): raise ValueError(f"block_out_channels must be multiples of the first, got {list(widths)}")
 
 
@@ -114,7 +126,7 @@ def _schedule(theirs: dict[str, Any]) -> NoiseSchedule:
 
 
 def _param(theirs: dict[str, Any]) -> Parameterization:
-    kind = theirs.get("prediction_type", "epsilon")
+    kind = theirs.get("prediction_type", "sample" if theirs.get("predict_epsilon") is False else "epsilon")  # the second name is of 2022
     if kind not in _PREDICTIONS: raise ValueError(f"prediction_type must be one of {', '.join(_PREDICTIONS)}, got {kind!r}")
     return _PREDICTIONS[kind]
 
@@ -163,10 +175,11 @@ def _read(folder: Path, *names: str) -> dict[str, Any]:
 
 # %% ../nbs/17_interop.ipynb #75f0b2df
 def from_diffusers(
-    source: Any,            # a UNet2DModel, or a folder of one, or of a pipeline
-    scheduler: Any = None,  # its scheduler, or the scheduler's configuration or folder; None: from the pipeline's folder
+    source: Any,            # a UNet2DModel or a pipeline with one, or the folder of either
+    scheduler: Any = None,  # its scheduler, or the scheduler's configuration or folder; None: the pipeline's
 ) -> Run:                   # as `load_pretrained` returns it
     "A DDPM U-Net of the diffusers library with its schedule. Raises ValueError, naming the setting, for a network that is none, and for learned variances."
+    if hasattr(source, "unet"): source, scheduler = source.unet, scheduler or source.scheduler
     shape, weights = _network(source)
     config = _shape(shape)
     theirs = _scheduler(source, scheduler)
@@ -177,7 +190,8 @@ def from_diffusers(
 # %% ../nbs/17_interop.ipynb #6de20562
 def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Configuration and weights."
-    if hasattr(source, "state_dict"): return _settings(source), {name: x.detach().clone() for name, x in source.state_dict().items()}
+    if hasattr(source, "state_dict"): return _settings(source), {name: x.detach().to("cpu", torch.float32, copy=True) for name, x in source.state_dict().items()}
+    if not isinstance(source, (str, Path)): raise ValueError(f"source must be a UNet2DModel, a pipeline or a folder, got {type(source).__name__}")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     folder = Path(source) / "unet" if (Path(source) / "unet").is_dir() else Path(source)
@@ -204,6 +218,7 @@ def _ours(config: UNetConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     made = {f"{ours}.{kind}": torch.cat([_take(theirs, f"{name}.{kind}") for name in names]) for ours, names in _names(config) for kind in (["weight"] if ours == "label" else ["weight", "bias"])}
     if theirs: raise ValueError(f"{next(iter(theirs))} is a weight that a DDPM U-Net of this shape does not have")
     with torch.device("meta"): want = {name: x.shape for name, x in UNet(config).state_dict().items()}
+    if len(made["conv_out.bias"]) == 2 * config.in_channels: raise ValueError(f"conv_out has twice the channels of an image: {_LEARNED}")
     for name, x in made.items():
         if x.shape != want[name]: raise ValueError(f"{name} must have the shape {tuple(want[name])}, got {tuple(x.shape)}")
     return made
@@ -218,29 +233,39 @@ def to_diffusers(
     run: Run,             # as `load_pretrained` or `from_diffusers` returns it
     folder: str | Path,   # made if absent
 ) -> Path:                # the folder of a DDPMPipeline
-    "Write network and schedule so that diffusers opens them. Raises ValueError for a network with contexts, or with a first multiplier other than 1."
+    "Write network and schedule so that diffusers opens them. Raises ValueError, naming the setting, for a network that UNet2DModel cannot be."
     c, folder = run.model.config, Path(folder)
-    if c.context_dim is not None: raise ValueError(f"run must have a network without contexts, which UNet2DModel does not know, got context_dim = {c.context_dim}")
-    if c.multipliers[0] != 1: raise ValueError(f"run must have 1 as the first multiplier of its network, as UNet2DModel does, got {c.multipliers}")
+    _check_expressible(c)
+    shape, scheduler = _their_shape(c), _their_scheduler(run)
     for name in ("unet", "scheduler"): (folder / name).mkdir(parents=True, exist_ok=True)
-    _write(folder / "unet" / "config.json", _their_shape(c))
-    _write(folder / "scheduler" / "scheduler_config.json", _their_scheduler(run))
+    _write(folder / "unet" / "config.json", shape)
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler)
     with atomic_write(folder / "unet" / "diffusion_pytorch_model.safetensors") as file: file.write(_packed(_theirs(run.model)))
     _write(folder / "model_index.json", {"_class_name": "DDPMPipeline", "_diffusers_version": "0.30.0", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]})
     return folder
 
 # %% ../nbs/17_interop.ipynb #41157448
+def _check_expressible(c: UNetConfig) -> None:
+    "Refuse what UNet2DModel has no setting for."
+    if c.context_dim is not None: raise ValueError(f"run must have a network without contexts, which UNet2DModel does not know, got context_dim = {c.context_dim}")
+    if c.multipliers[0] != 1: raise ValueError(f"run must have 1 as the first multiplier of its network, as UNet2DModel does, got {c.multipliers}")
+    if c.upsampling != "nearest": raise ValueError(f"run must have upsampling = 'nearest', the only one of UNet2DModel, got {c.upsampling!r}")
+    if any(n % 2 for n in c.sizes[:-1]): raise ValueError(f"run must have an image_size that can be halved {len(c.sizes) - 1} times, as UNet2DModel loses the last row of an odd size, got {c.image_size}")
+
+
 def _their_shape(c: UNetConfig) -> dict[str, Any]:
     down = ["Attn" * yes + "DownBlock2D" for yes in c.attends]
     up = ["Attn" * yes + "UpBlock2D" for yes in reversed(c.attends)]
     return {"_class_name": "UNet2DModel", "sample_size": c.image_size, "in_channels": c.in_channels, "out_channels": c.in_channels, "block_out_channels": list(c.widths), "layers_per_block": c.blocks,
             "down_block_types": down, "up_block_types": up, "norm_num_groups": c.groups, "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
-            "attention_head_dim": None if c.heads == 1 else _head_dim(c), "dropout": c.dropout, "num_class_embeds": None if c.num_classes is None else c.num_classes + 1,
+            "attention_head_dim": _head_dim(c), "dropout": c.dropout, "num_class_embeds": None if c.num_classes is None else c.num_classes + 1,
             **({"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": c.groups} if c.conditioning == "scale_shift" else {})}
 
 
-def _head_dim(c: UNetConfig) -> int:
-    dims = {width // c.heads for width in c.attention_widths}
+def _head_dim(c: UNetConfig) -> int | None:
+    "Their width of a head; None is one head at every width."
+    if c.heads == 1 and c.head_dim is None: return None
+    dims = {width // c.heads_at(width) for width in c.attention_widths}
     if len(dims) > 1: raise ValueError(f"run must have attention at one width if it has several heads, as UNet2DModel fixes the width of a head, got widths {c.attention_widths}")
     return dims.pop()
 
@@ -248,11 +273,17 @@ def _head_dim(c: UNetConfig) -> int:
 def _their_scheduler(run: Run) -> dict[str, Any]:
     names = {param: name for name, param in _PREDICTIONS.items()}
     if run.param not in names: raise ValueError(f"run must predict eps, x0 or v, got {run.param.name}")
-    facts = {"_class_name": "DDPMScheduler", "num_train_timesteps": run.schedule.T, "trained_betas": run.schedule.beta[1:].tolist(), "prediction_type": names[run.param], "variance_type": "fixed_small"}
+    facts = {"_class_name": "DDPMScheduler", "num_train_timesteps": run.schedule.T, "trained_betas": run.schedule.beta[1:].tolist(), "prediction_type": names[run.param], "variance_type": "fixed_small"} | _walk(run)
     if isinstance(run.clip, DynamicThreshold): return facts | {"clip_sample": False, "thresholding": True, "dynamic_thresholding_ratio": run.clip.quantile, "sample_max_value": run.clip.most or 1e9}
     if run.clip is None: return facts | {"clip_sample": False}
     if run.clip[0] != -run.clip[1]: raise ValueError(f"run must clip to a range around 0, as their schedulers do, got {run.clip}")
     return facts | {"clip_sample": True, "clip_sample_range": run.clip[1]}
+
+
+def _walk(run: Run) -> dict[str, Any]:
+    "How it was walked there, if it came from there."
+    before = run.config.get("diffusers", {}).get("scheduler", {})
+    return {name: before[name] for name in ("variance_type", "timestep_spacing", "steps_offset") if name in before}
 
 
 def _theirs(model: UNet) -> dict[str, Tensor]:

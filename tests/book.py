@@ -21,8 +21,8 @@ def module_of(path: Path) -> str | None:
 
 
 def modules() -> dict[str, int]:
-    "Each exported module with the number of its notebook, in reading order."
-    return {m: int(p.name[:2]) for p in NUMBERED if (m := module_of(p))}
+    "Each exported module with the place of its page in reading order: 13b comes after 13 and before 14."
+    return {m: place for place, p in enumerate(NUMBERED) if (m := module_of(p))}
 
 
 def code(cell) -> str:

@@ -19,3 +19,8 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    "The pages and the mutations take longest: with several workers (`-n 2 --dist loadfile`) they should begin first."
+    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_mutations.py"))

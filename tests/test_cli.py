@@ -3,15 +3,18 @@ import fcntl
 import json
 import os
 import pty
+import random
 import re
 import resource
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit.cli import PRESETS, ScheduleConfig, explain, main, parse_train
+from ddpm_lit.cli import FITTING, PRESETS, ScheduleConfig, explain, main, parse_train
+from ddpm_lit.files import NAMED_DATA
+from ddpm_lit.runs import read_log, read_tensors
 from ddpm_lit.train import Trainer
+from ddpm_lit.unet import PRESETS as NETWORKS
 
 TINY = "--T 20 --channels 8 --multipliers 1 --attention --blocks 1 --steps 6 --batch-size 8 --warmup 2 --checkpoint-every 4 --sample-every 0 --device cpu".split()
 COMMAND = [sys.executable, "-m", "ddpm_lit.cli"]
@@ -97,8 +103,8 @@ def refused(capsys, argv, status, *words):
 def test_a_run_folder_holds_what_the_help_promises(trained):
     assert {p.name for p in trained.iterdir()} == {
         "config.json", "schedule.json", "weights.safetensors", "checkpoints", "log.jsonl", "loss.png",
-        "samples_ddpm.png", "samples_ddim.png", "samples.gif", "report.json"}
-    assert [p.name for p in sorted((trained / "checkpoints").iterdir())] == ["00000004", "00000006"]
+        "samples_ddpm.png", "samples_ddim.png", "samples.gif", "report.json", "summary.html"}
+    assert [p.stem for p in sorted((trained / "checkpoints").iterdir())] == ["00000004", "00000006"]
     wide, high = Image.open(trained / "samples_ddim.png").size
     assert (wide, high) == (8 * 66 - 2, (8 * 66 - 2) + 64 + 16)  # eight rows of eight, below a row of real images and a line
     with Image.open(trained / "samples.gif") as film: assert film.n_frames == 21  # noise, and all 20 steps
@@ -299,8 +305,28 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
     for argv in (["mnist", "--lr", "0.5"], ["--lr", "0.5", "mnist"], ["--out", "digits", "--lr", "0.5", "mnist"]):
         args = parse_train(argv)
         assert (args.data, args.train.lr, args.unet, args.noise) == ("mnist", 0.5, PRESETS["mnist"].unet, PRESETS["mnist"].noise)
+    assert parse_train(["--out", "digits", "mnist", "--attention", "7"]).unet.attention == (7,)  # no level of the digits' network has 7 pixels
     assert parse_train(["some/folder"]).unet.in_channels == 3
     assert str(parse_train(["mnist", "--data", "x"]).data_dir) == str(parse_train(["mnist", "--data-dir", "x"]).data_dir) == "x"
+
+
+@pytest.mark.parametrize("line, name", [
+    ("digits", "digits"), ("mnist", "mnist"), ("fashion-mnist", "mnist"), ("cifar10", "cifar10"), ("celeba", "celeba64-small"), ("celeba --preset celeba64", "celeba64"),
+    ("--preset celeba64 celeba", "celeba64"), ("celeba --preset=celeba64", "celeba64"), ("some/folder", "folder"), ("some/folder --preset cifar10", "cifar10"), ("mnist --preset digits", "digits"),
+    ("celeba --out digits", "celeba64-small"), ("faces.zip", "folder")])
+def test_each_data_set_has_its_preset(line, name):
+    args, preset = parse_train(line.split()), PRESETS[name]
+    assert (args.unet, args.train, args.noise, args.param) == (preset.unet, preset.train, preset.noise, preset.param)
+    assert args.data == next(word for word in line.split() if word in ("mnist", "fashion-mnist", "cifar10", "celeba", "some/folder", "faces.zip") or line == word)
+
+
+def test_presets_are_networks_and_published_recipes():
+    assert set(NETWORKS) == set(PRESETS) - {"folder"} == {"digits", "mnist", "cifar10", "celeba64", "celeba64-small"} and set(FITTING) == set(NAMED_DATA)
+    for name, config in NETWORKS.items(): assert PRESETS[name].unet == config
+    paper = PRESETS["cifar10"].train
+    assert (paper.steps, paper.batch_size, paper.lr, paper.warmup, paper.ema_decay, paper.flip, paper.grad_clip, paper.weighting) == (800_000, 128, 2e-4, 5000, 0.9999, True, 1.0, "simple")
+    assert (PRESETS["cifar10"].param, PRESETS["cifar10"].noise.schedule, PRESETS["cifar10"].noise.T, PRESETS["cifar10"].unet.dropout) == ("eps", "linear", 1000, 0.1)  # DDPM, appendix B
+    assert PRESETS["digits"].train.precision == "fp32"
 
 
 def test_schedules_are_built_as_asked():
@@ -343,6 +369,11 @@ def test_help_and_version(capsys):
     ("train digits --param noise", "--param 'eps' 'x0' 'v' 'noise'"),
     ("train digits --channels 33", "--channels even 33"),
     ("train digits --num-classes few", "--num-classes INT 'few'"),
+    ("train digits --num-classes 7", "--num-classes 10 digits 7"),
+    ("train digits --preset digts", "--preset 'digts' digits celeba64-small"),
+    ("train digits --track tensorbord", "--track tensorboard 'tensorbord'"),
+    ("train digits --attributes Smiling", "attributes celeba"),
+    ("train celeba --attributes Smiling Eyeglasses --context-dim 3", "--context-dim 2 3"),
     ("train digits --multipliers a b", "--multipliers 'a' 'b'"),
     ("train digits --T 0", "--T 1 0"),
     ("train digits --schedule linear --beta-end 1.5", "--beta-end (0, 1) 1.5"),
@@ -378,6 +409,9 @@ def test_wrong_use(capsys, line, words):
     ("--spacing wide", "--spacing 'trailing' 'wide'"),
     ("--class 3", "--class --num-classes"),
     ("--class seven", "--class INT 'seven'"),
+    ("--attributes Smiling=1", "--attributes trained"),
+    ("--attributes Smiling --class 1", "--class --attributes"),
+    ("--precision fp16", "--precision 'fp32' 'fp16'"),
     ("--guidance 2", "--guidance --class"),
     ("--sampler dpm --eta 0.5", "eta ddim dpm"),
     ("--sampler dpm --variance beta", "variance ddpm dpm"),
@@ -435,10 +469,15 @@ def test_overwrite_replaces_what_it_names_and_nothing_else(run):
 # Failures: 1
 
 
-def test_a_truncated_image(capsys):
+def test_truncated_images(capsys):
     drawings("art")
-    Path("art/3.png").write_bytes(Path("art/3.png").read_bytes()[:100])
-    refused(capsys, ["train", "art", *TINY], 1, "art/3.png")
+    spoil = lambda name: Path(f"art/{name}.png").write_bytes(Path(f"art/{name}.png").read_bytes()[:100])
+    spoil(3)
+    assert main(["train", "art", "--image-size", "8", *TINY]) == 0  # one in eight is left out, and named
+    err = capsys.readouterr().err
+    assert err.startswith("ddpm-lit: warning: ") and err.count("\n") == 1 and "3.png" in err, err.splitlines()
+    for name in (1, 2, 4, 5): spoil(name)
+    refused(capsys, ["train", "art", *TINY], 1, "art", "1.png")
 
 
 @pytest.mark.parametrize("file, text", [("weights.safetensors", None), ("config.json", None), ("schedule.json", None), ("weights.safetensors", "x"), ("config.json", "{"), ("config.json", "{}")])
@@ -487,15 +526,15 @@ def test_a_disk_that_fills_while_it_writes(run):
 
 
 def test_a_loss_that_is_not_finite(capsys, monkeypatch):
-    def advance(trainer): raise FloatingPointError("the loss of step 1 is nan")
+    def advance(trainer, raw): raise FloatingPointError("the loss of step 1 is nan")
     monkeypatch.setattr(Trainer, "_advance", advance)
     assert main(["train", "digits", "--out", "run", *TINY]) == 1
     assert capsys.readouterr().err == "ddpm-lit: the loss of step 1 is nan\n"
-    assert [p.name for p in Path("run/checkpoints").iterdir()] == ["00000000"]
+    assert [p.stem for p in Path("run/checkpoints").iterdir()] == ["00000000"]
 
 
 def test_unforeseen_errors_are_one_sentence_too(capsys, monkeypatch):
-    monkeypatch.setattr("ddpm_lit.cli.load_images", lambda *args: {}["surprise"])
+    monkeypatch.setattr("ddpm_lit.cli.load_images", lambda *args, **options: {}["surprise"])
     refused(capsys, ["train", "digits", *TINY], 1, "KeyError", "surprise", "--debug")
     assert main(["train", "digits", *TINY, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -516,7 +555,7 @@ def until(condition, seconds=300):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_training_that_is_stopped_can_be_resumed(number, capsys):
     heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a test that runs in the background inherits deafness
-    command = [*COMMAND, "train", "digits", *TINY, "--steps", "100000", "--checkpoint-every", "100000", "--out", "run"]
+    command = [*COMMAND, "train", "digits", "--image-size", "6", *TINY, "--steps", "100000", "--checkpoint-every", "100000", "--out", "run"]
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     try:
         until(lambda: Path("run/log.jsonl").exists())
@@ -525,13 +564,14 @@ def test_a_training_that_is_stopped_can_be_resumed(number, capsys):
     finally: process.kill()
     assert process.returncode == 128 + number and "Traceback" not in err
     assert "ddpm-lit resume run" in err.splitlines()[-1], err
-    last = max(Path("run/checkpoints").iterdir()).name
+    last = max(Path("run/checkpoints").iterdir()).stem
     assert int(last) > 0 and f"step {int(last)} of 100000" in err
     lines = Path("run/log.jsonl").read_text().splitlines()
     assert len(lines) == int(last)  # no step is lost, none is counted twice
+    assert f"stopped at step {int(last):,} of 100,000" in Path("run/summary.html").read_text()
     assert main(["resume", "run", "--steps", str(int(last) + 2), "--device", "cpu"]) == 0
     assert len(Path("run/log.jsonl").read_text().splitlines()) == int(last) + 2
-    assert Path("run/samples.gif").is_file()
+    assert Path("run/samples.gif").is_file() and "complete" in Path("run/summary.html").read_text()
 
 
 def stopped(line, number, condition):
@@ -580,3 +620,262 @@ def test_a_reader_that_goes_away():
 def test_importing_the_library_imports_neither_the_command_nor_its_tools():
     script = "import sys, ddpm_lit; print([m for m in ('tyro', 'matplotlib', 'sklearn', 'PIL', 'torchvision', 'accelerate', 'ddpm_lit.cli') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], env=ENV, capture_output=True, text=True).stdout == "[]\n"
+
+
+# Attributes
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    "A CelebA of twenty random pictures, and a run that was told two attributes of each."
+    root = tmp_path_factory.mktemp("faces")
+    (root / "celeba/img_align_celeba").mkdir(parents=True)
+    pixels, names, rows = np.random.default_rng(0).integers(0, 256, (20, 22, 18, 3), np.uint8), ["Eyeglasses", "Male", "Smiling"], []
+    for i, image in enumerate(pixels, 1):
+        Image.fromarray(image).save(root / f"celeba/img_align_celeba/{i:06}.png")
+        rows.append(f"{i:06}.jpg " + " ".join(str(1 if (i >> bit) % 2 else -1) for bit in range(3)))
+    (root / "celeba/list_attr_celeba.txt").write_text("\n".join(["20", " ".join(names), *rows, ""]))
+    train = ["train", "celeba", "--data-dir", str(root), "--attributes", "Smiling", "Eyeglasses", "--image-size", "8", "--out", str(root / "run"), *TINY]
+    assert main([*train, "--lr", "0.05", "--label-drop", "0.5", "--steps", "30", "--checkpoint-every", "30", "--precision", "fp32"]) == 0
+    return root
+
+
+def test_attributes_are_told_by_name(faces, capsys):
+    run = faces / "run"
+    config = json.loads((run / "config.json").read_text())
+    assert config["attributes"] == ["Smiling", "Eyeglasses"] and config["unet"]["context_dim"] == 2
+    flags = {"none": "", "both": "--attributes Smiling=1 Eyeglasses=1", "swapped": "--attributes Eyeglasses Smiling", "smile": "--attributes Smiling", "said": "--attributes Smiling=1 Eyeglasses=0",
+             "glasses": "--attributes Eyeglasses=1", "guided": "--attributes Smiling --guidance 3", "ignored": "--attributes Smiling --guidance 0", "half": "--attributes Smiling=0.5"}
+    for name, words in flags.items(): assert main(f"sample {run} --n 2 --steps 4 --out {name}.png {words}".split()) == 0
+    got = {name: pixels_of(f"{name}.png") for name in flags}
+    for a, b in (("both", "swapped"), ("smile", "said"), ("ignored", "none")): assert abs(got[a] - got[b]).max() <= 1, (a, b)
+    assert len({got[name].tobytes() for name in ("none", "both", "smile", "glasses", "guided", "half")}) == 6
+    for words in ("--trajectory", "--interpolate 0 1", "--separate"): assert main(f"sample {run} --n 2 --steps 3 --attributes Smiling {words}".split()) == 0
+
+
+@pytest.mark.parametrize("flags, words", [
+    ("--attributes Smilling=1", "'Smilling' Smiling, Eyeglasses mean Smiling?"), ("--attributes Male", "'Male' Smiling, Eyeglasses"), ("--attributes Smiling=2", "Smiling=2 [0, 1]"), ("--attributes Smiling=yes", "Smiling=yes"),
+    ("--attributes Smiling=nan", "[0, 1]"), ("--class 1", "--class --attributes Smiling=1"), ("--guidance 2", "--guidance --attributes"), ("--attributes", "--attributes")])
+def test_attributes_that_are_refused(faces, capsys, flags, words): refused(capsys, ["sample", faces / "run", *flags.split()], 2, *words.split())
+
+
+def test_a_run_with_attributes_is_resumed_with_them(faces, tmp_path):
+    run = shutil.copytree(faces / "run", tmp_path / "run")
+    assert main(["resume", str(run), "--steps", "33", "--workers", "0", "--device", "cpu"]) == 0
+    assert [line["step"] for line in read_log(run)] == list(range(1, 34)) and json.loads((run / "config.json").read_text())["train"]["workers"] == 0
+
+
+def test_data_that_changed_are_refused(faces, tmp_path, capsys):
+    run = shutil.copytree(faces / "run", tmp_path / "run")
+    root = shutil.copytree(faces, tmp_path / "other")
+    path = root / "celeba/list_attr_celeba.txt"
+    path.write_text(path.read_text().replace("000003.jpg 1", "000003.jpg -1"))
+    capsys.readouterr()
+    assert main(["resume", str(run), "--data-dir", str(root)]) == 1
+    assert "data must be those of" in capsys.readouterr().err
+
+
+# Speed and trackers
+
+
+def test_sampling_in_bfloat16(run):
+    for name, flags in {"full": "", "half": "--precision bf16"}.items(): assert main(f"sample {run} --n 4 --steps 5 --out {name}.png {flags}".split()) == 0
+    apart = abs(pixels_of("full.png") - pixels_of("half.png"))
+    assert 0 < apart.max() <= 24 and apart.mean() < 3
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_curves_in_tensorboard(capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    assert main(["train", drawings("art"), "--image-size", "8", "--track", "tensorboard", *TINY, "--sample-every", "3"]) == 0
+    assert main(["resume", "runs/art", "--steps", "8", "--track", "tensorboard"]) == 0
+    events = EventAccumulator("runs/art/tensorboard")
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(line["step"], pytest.approx(line["loss"])) for line in read_log("runs/art")]
+    assert [e.step for e in events.Images("samples")] == [3, 6]
+    assert {p.name for p in Path("runs/art/samples").iterdir()} == {"step-0000003.png", "step-0000006.png"}
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_tracker_that_is_not_installed(capsys):
+    assert main(["train", drawings("art"), "--image-size", "8", "--track", "wandb", *TINY]) == 2
+    assert capsys.readouterr().err == "ddpm-lit: --track must name trackers that are installed, and wandb is not: pip install wandb\n"
+
+
+# Several processes
+
+
+def two(*words, **options):
+    "The command in two processes."
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "ddpm_lit.cli", *map(str, words)]
+    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def ours(err): return [line for line in err.splitlines() if line.startswith("ddpm-lit")]
+
+
+def test_no_flag_is_taken_for_one_of_the_launchers(capsys):
+    "They read all words with argparse, which minds those that abbreviate two flags of its own, wherever they stand."
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+    for command in ("train", "resume"):
+        assert main([command, "--help"]) == 0
+        flags = sorted(set(re.findall(r"--[a-zA-Z][\w-]*", capsys.readouterr().out)))
+        assert len(flags) > 5
+        words = ["-m", "ddpm_lit.cli", command, *(word for flag in flags for word in (flag, "1"))]
+        for parser in (launch_command_parser(), get_args_parser()): assert parser.parse_args(words).training_script_args == words[2:]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(capsys):
+    art = drawings("art")
+    train = ["train", art, "--image-size", "8", *TINY, "--dropout", "0", "--lr-decay", "constant", "--precision", "fp32"]
+    assert main([*train, "--out", "one"]) == 0
+    process = two(*train, "--sample-every", "3", "--track", "tensorboard")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and out.startswith("runs/art: trained for 6 steps") and out.count("\n") == 1 and ours(err) == [], (out, err)
+    assert [p.name for p in Path("runs").iterdir()] == ["art"]  # one folder, named by one process
+    assert [line["step"] for line in read_log("runs/art")] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in read_log("runs/art")] == pytest.approx([line["loss"] for line in read_log("one")], rel=1e-4)
+    assert {p.name for p in Path("one").iterdir()} | {"samples", "tensorboard"} == {p.name for p in Path("runs/art").iterdir()}
+    one, both = read_tensors(Path("one/weights.safetensors"))[0], read_tensors(Path("runs/art/weights.safetensors"))[0]
+    assert all(torch.allclose(one[name], both[name], atol=1e-4) for name in one)
+    assert json.loads(Path("runs/art/config.json").read_text())["made"]["processes"] == 2
+    process = two("resume", "runs/art", "--steps", "8")  # and on with two; then with one
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "8 steps" in out and main(["resume", "runs/art", "--steps", "10", "--device", "cpu"]) == 0
+    assert [line["step"] for line in read_log("runs/art")] == list(range(1, 11))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_processes_stop_together(number):
+    process = two("train", drawings("art"), "--image-size", "8", *TINY, "--steps", "1000000", "--checkpoint-every", "1000000", "--out", "run")
+    try:
+        until(lambda: len(read_log("run")) > 3)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=100)
+    finally: os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    last = int(max(Path("run/checkpoints").iterdir()).stem)
+    assert last > 3 and f"stopped at step {last} of 1000000; to go on: ddpm-lit resume run" in "".join(ours(err)) and len(ours(err)) == 1, err
+    assert len(read_log("run")) == last and Path("run/summary.html").is_file()
+    assert main(["resume", "run", "--steps", str(last + 1), "--device", "cpu"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line, words", [("train digits --out full", "--out full"), ("train nowhere", "'nowhere'"), ("train digits --batch-size 7", "--batch-size 2 processes"), ("resume nowhere", "'nowhere'"), ("sample digits", "one process")])
+def test_two_processes_refuse_with_one_voice(line, words):
+    Path("full").mkdir()
+    Path("full/something").touch()
+    words_, before = words.split(), files()
+    process = two(*line.split(), *(TINY if line.startswith("train digits --out") else []))
+    out, err = process.communicate(timeout=100)
+    assert process.returncode and len(ours(err)) == 1 and all(word in ours(err)[0] for word in words_), err
+    assert files() == before
+
+
+# Damage
+
+
+def numbers_and_names(value, path=()):
+    "The places in a JSON value, from the outside in."
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else (): yield from numbers_and_names(inner, (*path, key))
+
+
+NONSENSE = [None, True, -1, 0, 3, 2**31, 2**63, 10**30, -0.5, 1e-300, 1e308, float("nan"), "", "x", "../../x", "/etc", "a" * 100_000, [], {}, [[]], {"a": 1}, [0] * 50, "\x00"]
+
+
+def twisted(text: str, rng) -> str:
+    "A JSON text with one place changed."
+    value = json.loads(text)
+    if rng.random() < 0.1: return '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}"
+    places = [path for path in numbers_and_names(value) if path and not (len(path) > 1 and isinstance(path[-1], int) and rng.random() < 0.9)]
+    *outer, last = rng.choice(places)
+    parent = value
+    for key in outer: parent = parent[key]
+    how = rng.choice(["replace", "replace", "replace", "delete", "add"])
+    if how == "delete": del parent[last]
+    elif how == "add" and isinstance(parent, dict): parent[rng.choice(["unknown", "__class__", ""])] = rng.choice(NONSENSE)
+    else: parent[last] = rng.choice(NONSENSE)
+    return json.dumps(value)
+
+
+def damaged(path: Path, rng) -> None:
+    "One file, damaged in one of many ways."
+    data = bytearray(path.read_bytes())
+    how = rng.choice(["cut", "flip", "random", "empty", "folder", "link", "twist", "twist", "twist", "twist"])
+    if how == "cut": del data[rng.randrange(len(data)):]
+    elif how == "flip":
+        for _ in range(rng.choice([1, 3, 30])): data[rng.randrange(min(len(data), rng.choice([50, 2000, len(data)])))] ^= 1 << rng.randrange(8)
+    elif how == "random": data[:] = rng.randbytes(rng.randrange(1, 2000))
+    elif how == "empty": data.clear()
+    elif how == "twist" and path.suffix == ".safetensors":
+        n = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:8 + n])
+        if "__metadata__" in header and rng.random() < 0.7: header["__metadata__"]["facts"] = twisted(header["__metadata__"]["facts"], rng)
+        text = (json.dumps(header) if rng.random() < 0.5 and "__metadata__" in header else twisted(json.dumps(header), rng)).encode()
+        data[:8 + n] = len(text).to_bytes(8, "little") + text
+    elif how == "twist":
+        lines = data.decode().splitlines(keepends=True) if path.suffix == ".jsonl" else [data.decode()]
+        lines[rng.randrange(len(lines))] = twisted(lines[-1], rng) + "\n"
+        data[:] = "".join(lines).encode()
+    path.unlink()
+    if how == "folder": path.mkdir()
+    elif how == "link": path.symlink_to(rng.choice(["/dev/null", "/etc/passwd", "nowhere", "."]))
+    else: path.write_bytes(data)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    "The smallest run there is."
+    home = tmp_path_factory.mktemp("small")
+    art = drawings(home / "art", 4, 4)
+    tiny = "--image-size 4 --T 20 --channels 4 --multipliers 1 --attention --blocks 1 --steps 4 --batch-size 4 --warmup 2 --checkpoint-every 2 --sample-every 0 --device cpu --precision fp32"
+    assert main(["train", art, "--out", str(home / "run"), *tiny.split()]) == 0
+    return home
+
+
+class Hangs(BaseException): pass
+
+
+def hangs(number, frame): raise Hangs
+
+
+def survives(small, here, seed, capsys):
+    "The command meets a damaged run: it works or says in one sentence why not, soon, and writes nowhere else."
+    rng = random.Random(seed)
+    home = here / f"{seed}/a/b"
+    shutil.copytree(small, home)
+    path = rng.choice([home / "run" / name for name in ("config.json", "config.json", "schedule.json", "weights.safetensors", "log.jsonl")] + sorted((home / "run/checkpoints").iterdir()))
+    damaged(path, rng)
+    before = [name for name in files(here / str(seed)) if not name.startswith(str(home / "run"))]
+    argv = ["sample", home / "run", "--n", "2", "--steps", "2"] if seed % 3 else ["resume", home / "run", "--steps", "5", "--device", "cpu"]
+    capsys.readouterr()
+    old = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(60)
+    try: status = main([str(word) for word in argv])
+    finally: signal.alarm(0), signal.signal(signal.SIGALRM, old)
+    err = capsys.readouterr().err
+    *warned, said = err.splitlines() if status else [*err.splitlines(), ""]
+    about = f"seed {seed}: {argv[0]} with {path.relative_to(home)} damaged gave {status} and {err[:500]}"
+    assert status in (0, 1, 2) and all(line.startswith("ddpm-lit: warning: ") for line in warned), about
+    assert not status or said.startswith("ddpm-lit: ") and not said.startswith("ddpm-lit: unexpected") and len(said) < 2000, about
+    assert [name for name in files(here / str(seed)) if not name.startswith(str(home / "run"))] == before, about
+    return status
+
+
+def test_damaged_runs(small, here, capsys):
+    assert {survives(small, here, seed, capsys) for seed in range(60)} >= {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+def test_many_damaged_runs(small, here, capsys, part):
+    for seed in range(1000 + 60 * part, 1060 + 60 * part): survives(small, here, seed, capsys)

@@ -15,11 +15,11 @@ from PIL import Image
 
 from ddpm_lit import (DDIM, DDPM, EPS, UNet, UNetConfig, V, cosine_schedule, ddim_encode, linear_schedule, load_images, sample,
                       sample_steps, save_image)
-from ddpm_lit.drawing import (check_labels, claim, collect, draw, draw_folder, encode_decode, fingerprint, film, floats,
+from ddpm_lit.drawing import (check_labels, claim, collect, draw, draw_folder, encode_decode, fast, fingerprint, film, floats,
                               inpaintings, interpolation, missing, noise_behind, numbered_noise, read_image, read_mask, read_settings,
                               sampling_settings, save_film, save_strips, trajectories)
 from ddpm_lit.solvers import DPMSolver
-from ddpm_lit.train import Run
+from ddpm_lit.runs import Run
 
 
 def made(classes=None, drop=0.1, T=20, channels=1, seed=0, clip=(-1, 1), **config) -> Run:
@@ -389,3 +389,67 @@ def test_files_of_pictures_and_masks(tmp_path):
 def test_other_parameterizations_and_no_clipping():
     run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None, {})
     assert largest(collect(draw(run, DDIM(5), 4, batch=3)), collect(draw(run, DDIM(5), 4))) <= 1
+
+
+# Contexts
+
+
+def test_contexts_are_told_in_turn():
+    run = made(context_dim=2)
+    rows = [[0.0, 1.0], [1.0, 0.0]]
+    whole = levels(draw(run, DDIM(5), 4, labels=rows))
+    for i, row in enumerate(rows):
+        alone = levels(draw(run, DDIM(5), 4, labels=row))
+        assert largest(whole[i::2], alone[i::2]) <= 1 < largest(whole[1 - i::2], alone[1 - i::2])
+    assert largest(levels(draw(run, DDIM(5), 4, labels=torch.tensor(rows), batch=3)), whole) <= 1
+    assert largest(levels(draw(run, DDIM(5), 4, labels=rows, guidance=0.0)), levels(draw(run, DDIM(5), 4))) <= 1
+    assert sampling_settings(run, DDIM(5), labels=rows[0])["labels"] == [[0.0, 1.0]]
+    assert collect(interpolation(run, DDIM(5), 0, 1, 3, labels=rows[0], guidance=2.0)).shape == (3, 1, 8, 8)
+
+
+@pytest.mark.parametrize("labels", [3, [1.0, 2.0, 3.0], [[0.0, 1.0], [1.0]], [0.0, float("nan")], [], [[]]])
+def test_contexts_that_do_not_fit_are_refused(labels):
+    with pytest.raises(ValueError, match="labels|sequence"): check_labels(made(context_dim=2), labels)
+
+
+# Fast
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_bfloat16_agrees_to_a_few_levels_and_leaves_the_run_alone(sampler):
+    before = {name: x.clone() for name, x in TEN.model.state_dict().items()}
+    whole = levels(draw(TEN, sampler, 12, labels=(3, 8), guidance=2.0))
+    half = fast(TEN, "bf16")
+    got = levels(draw(half, sampler, 12, labels=(3, 8), guidance=2.0))
+    assert 0 < (got - whole).abs().double().mean() < 3
+    assert all(x.dtype == torch.bfloat16 for x in half.model.parameters())
+    assert all(x.dtype == torch.float32 and torch.equal(x, before[name]) for name, x in TEN.model.state_dict().items())
+    assert fingerprint(half) != fingerprint(TEN)  # a folder is of one kind
+    assert torch.equal(levels(draw(TEN, sampler, 12, labels=(3, 8), guidance=2.0)), whole)
+
+
+def test_the_arithmetic_of_the_sampler_stays_in_float32():
+    "Of many small steps, bfloat16 would lose most: the difference would grow with their number."
+    run = made(T=1000, seed=1)
+    far = [(levels(draw(fast(run, "bf16"), DDIM(S), 8)) - levels(draw(run, DDIM(S), 8))).abs().double().mean() for S in (20, 200)]
+    assert far[1] < 2 * far[0] + 0.1
+    for step in sample_steps(fast(run, "bf16").model, run.schedule, torch.randn(2, 1, 8, 8), DDIM(3), param=V, clip=(-1, 1)): assert step.x.dtype == step.x0.dtype == torch.float32
+
+
+def test_contexts_in_bfloat16():
+    run = made(context_dim=2)
+    assert largest(levels(draw(fast(run, "bf16"), DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0)), levels(draw(run, DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0))) < 40
+
+
+def test_without_options_a_run_is_what_it_was():
+    assert fast(PLAIN) is PLAIN
+    with pytest.raises(ValueError, match="precision must be fp32 or bf16, got 'fp16'"): fast(PLAIN, "fp16")
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_picture():
+    quick = fast(TEN, compile=True)
+    assert "_compiled_call_impl" in vars(quick.model) and vars(TEN.model).get("_compiled_call_impl") is None
+    for options in (dict(n=4, labels=(3, 8), guidance=2.0), dict(n=5, batch=3, labels=1), dict(n=2)):
+        assert largest(levels(draw(quick, DDIM(5), **options)), levels(draw(TEN, DDIM(5), **options))) <= 1
+    assert fingerprint(quick) == fingerprint(TEN)

@@ -87,11 +87,11 @@ def imported(path) -> set[str]:
 
 @pytest.mark.parametrize("module", modules())
 def test_a_module_imports_only_earlier_ones(module):
-    numbers = modules()
+    places = modules()
     mine = {name.split(".")[1] for name in imported(PACKAGE / f"{module}.py") if name.startswith("ddpm_lit.")}
-    assert mine <= set(numbers), f"{module} imports {mine - set(numbers)}, which no notebook exports"
-    late = {name for name in mine if numbers[name] >= numbers[module]}
-    assert not late, f"{module} (page {numbers[module]:02}) imports {late} from the same page or a later one"
+    assert mine <= set(places), f"{module} imports {mine - set(places)}, which no notebook exports"
+    late = {name for name in mine if places[name] >= places[module]}
+    assert not late, f"{module} imports {late} from the same page or a later one"
     assert module == "proof" or "proof" not in mine, "no runtime module needs the proofs"
 
 

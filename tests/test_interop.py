@@ -1,12 +1,15 @@
 "Exchange with diffusers: networks with the same weights answer alike, folders open on both sides, and what would be another model is refused by name."
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from strategies import images
 
 from ddpm_lit import DDIM, DDPM, EPS, V, X0, DynamicThreshold, UNet, UNetConfig, cosine_schedule, from_diffusers, linear_schedule, sample, sampler_from_diffusers, to_diffusers, zero_terminal_snr
-from ddpm_lit.train import Run
+from ddpm_lit.interop import _ours, _shape
+from ddpm_lit.runs import Run
+from ddpm_lit.unet import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.utils.logging.disable_progress_bar()
@@ -22,6 +25,10 @@ SHAPES = {
                             down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")),
     "labels": dict(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, num_class_embeds=11,
                    down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D")),
+    "groups of two channels": dict(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16,
+                                   down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")),
+    "more heads where it is wider": dict(sample_size=8, in_channels=3, out_channels=3, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, attention_head_dim=8, time_embedding_dim=64,
+                                         down_block_types=("AttnDownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "AttnUpBlock2D")),
     "scale and shift": dict(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(16, 32), layers_per_block=2, norm_num_groups=4, resnet_time_scale_shift="scale_shift", attn_norm_num_groups=4,
                             down_block_types=("AttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "AttnUpBlock2D")),
 }
@@ -30,6 +37,25 @@ SHAPES = {
 def theirs(name, **changes):
     torch.manual_seed(0)
     return diffusers.UNet2DModel(**(DDPM_FORM | SHAPES[name] | changes)).eval()
+
+
+PUBLISHED = {  # the settings of google/ddpm-cifar10-32, and of -celebahq-256, -church-256, -bedroom-256 and -cat-256, which are the same; the parameters
+    "32": (DDPM_FORM | dict(sample_size=32, in_channels=3, out_channels=3, block_out_channels=(128, 256, 256, 256), layers_per_block=2, norm_num_groups=32, act_fn="silu", center_input_sample=False, mid_block_scale_factor=1,
+                            time_embedding_type="positional", down_block_types=SHAPES["as google/ddpm-cifar10-32"]["down_block_types"], up_block_types=SHAPES["as google/ddpm-cifar10-32"]["up_block_types"]), 35_746_307),
+    "256": (DDPM_FORM | dict(sample_size=256, in_channels=3, out_channels=3, block_out_channels=(128, 128, 256, 256, 512, 512), layers_per_block=2, norm_num_groups=32, act_fn="silu", center_input_sample=False, mid_block_scale_factor=1,
+                             time_embedding_type="positional", down_block_types=SHAPES["as google/ddpm-celebahq-256"]["down_block_types"], up_block_types=SHAPES["as google/ddpm-celebahq-256"]["up_block_types"]), 113_673_219),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_published_settings_have_our_names_and_shapes(size):
+    settings, parameters = PUBLISHED[size]
+    config = _shape(settings)
+    with torch.device("meta"): there, here = diffusers.UNet2DModel(**settings), UNet(config)
+    assert sum(p.numel() for p in there.parameters()) == parameters
+    assert {name: x.shape for name, x in _ours(config, there.state_dict()).items()} == {name: x.shape for name, x in here.state_dict().items()}
+    assert config.attention == (16,) and config.heads == 1 and config.norm_groups is None
+    if size == "32": assert config == replace(PRESETS["cifar10"], dropout=0.0)
 
 
 def largest(a, b): return ((a - b).abs().max() / b.abs().max()).item()
@@ -46,7 +72,9 @@ def test_answers_and_gradients_both_ways(name):
     assert largest(ours, other) < 1e-5
     for made, net in ((ours, run.model), (other, there)): made.square().mean().backward()
     assert largest(run.model.conv_in.weight.grad, there.conv_in.weight.grad) < 1e-5 and largest(run.model.time[0].weight.grad, there.time_embedding.linear_1.weight.grad) < 1e-5
-    assert largest(run.model.middle[0].attention.qkv.weight.grad[:4], there.mid_block.attentions[0].to_q.weight.grad[:4]) < 1e-4
+    grads = _ours(c, {name: p.grad for name, p in there.named_parameters()})
+    assert set(grads) == set(dict(run.model.named_parameters()))
+    for name, p in run.model.named_parameters(): assert (p.grad - grads[name]).norm() < 1e-5 * grads[name].norm() + 1e-7, name  # the keys' offsets have no gradient but rounding
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -98,6 +126,21 @@ def test_older_names_of_the_attention(tmp_path):
     assert all(torch.equal(x, want[name]) for name, x in from_diffusers(tmp_path).model.state_dict().items())
 
 
+def test_the_way_of_walking_survives_there_and_back(tmp_path):
+    "The published CIFAR-10 network is sampled with the larger variance: the folder made from it gives the images that it gave."
+    before = diffusers.DDPMPipeline(theirs("as google/ddpm-cifar10-32", sample_size=16), diffusers.DDPMScheduler(num_train_timesteps=20, variance_type="fixed_large", timestep_spacing="trailing"))
+    after = diffusers.DDPMPipeline.from_pretrained(to_diffusers(from_diffusers(before), tmp_path), local_files_only=True)
+    images = []
+    for pipeline in (before, after):
+        pipeline.set_progress_bar_config(disable=True)
+        images.append(torch.from_numpy(pipeline(2, generator=torch.Generator().manual_seed(3), num_inference_steps=10, output_type="np").images))
+    assert (images[0] - images[1]).abs().max() < 1e-3 and after.scheduler.config.variance_type == "fixed_large"
+
+
+def test_half_precision_becomes_the_float32_of_a_run():
+    assert {p.dtype for p in from_diffusers(theirs("labels").half(), diffusers.DDPMScheduler()).model.parameters()} == {torch.float32}
+
+
 # Schedulers
 
 @pytest.mark.parametrize("options", [dict(), dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012), dict(beta_schedule="squaredcos_cap_v2"), dict(beta_schedule="sigmoid"), dict(num_train_timesteps=50), dict(rescale_betas_zero_snr=True)], ids=str)
@@ -105,6 +148,12 @@ def test_schedules_are_theirs(options):
     other = diffusers.DDPMScheduler(**options)
     schedule = from_diffusers(theirs("labels"), other).schedule
     torch.testing.assert_close(schedule.alpha_bar[1:].float(), other.alphas_cumprod, rtol=3e-4, atol=1e-6)
+
+
+def test_a_prediction_named_as_in_2022():
+    settings = dict(diffusers.DDPMScheduler().config)
+    settings.pop("prediction_type")
+    assert from_diffusers(theirs("labels"), settings).param is EPS and from_diffusers(theirs("labels"), settings | dict(predict_epsilon=False)).param is X0
 
 
 @pytest.mark.parametrize("kind", [diffusers.DDIMScheduler, diffusers.DDPMScheduler])
@@ -129,17 +178,17 @@ def test_settings_that_make_another_walk_are_refused(name, options, words):
 
 @pytest.mark.parametrize("changes, words", [
     (dict(resnet_time_scale_shift="scale_shift"), ["attn_norm_num_groups"]), (dict(out_channels=2), ["out_channels", "learned variances"]), (dict(downsample_padding=1), ["downsample_padding"]), (dict(flip_sin_to_cos=True), ["flip_sin_to_cos"]),
-    (dict(freq_shift=0), ["freq_shift"]), (dict(norm_eps=1e-5), ["norm_eps"]), (dict(norm_num_groups=8), ["norm_num_groups", "8"]), (dict(add_attention=False), ["add_attention"]),
+    (dict(freq_shift=0), ["freq_shift"]), (dict(norm_eps=1e-5), ["norm_eps"]), (dict(norm_num_groups=6), ["norm_num_groups", "6"]), (dict(time_embedding_dim=128), ["time_embedding_dim", "128"]), (dict(add_attention=False), ["add_attention"]),
     (dict(time_embedding_type="fourier"), ["time_embedding_type"]), (dict(act_fn="gelu"), ["act_fn"]), (dict(block_out_channels=(16, 24)), ["block_out_channels"]),
-    (dict(up_block_types=("UpBlock2D", "AttnUpBlock2D")), ["up_block_types"]), (dict(attention_head_dim=8, down_block_types=("AttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "AttnUpBlock2D")), ["attention_head_dim"]),
+    (dict(up_block_types=("UpBlock2D", "AttnUpBlock2D")), ["up_block_types"]), (dict(attention_head_dim=12, down_block_types=("AttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "AttnUpBlock2D")), ["attention_head_dim"]),
 ])
 def test_networks_that_are_no_ddpm_network_are_refused(changes, words):
-    from ddpm_lit.interop import _shape
     with pytest.raises(ValueError) as refusal: _shape(DDPM_FORM | SHAPES["labels"] | changes)
     assert all(word in str(refusal.value) for word in words), str(refusal.value)
 
 
 def test_damaged_folders(tmp_path):
+    from safetensors.torch import load_file, save_file
     run = from_diffusers(theirs("labels"), diffusers.DDPMScheduler())
     def folder(name): return to_diffusers(run, tmp_path / name)
     def refused(path, *words):
@@ -153,10 +202,14 @@ def test_damaged_folders(tmp_path):
     (folder("none") / "scheduler" / "scheduler_config.json").unlink(); refused(tmp_path / "none", "scheduler_config.json")
     other = folder("shape") / "unet" / "config.json"
     other.write_text(json.dumps(json.loads(other.read_text()) | {"num_class_embeds": 6})); refused(tmp_path / "shape", "label.weight", "(6, 64)")
-    refused(tmp_path / "absent", "folder")
+    learned = folder("learned") / "unet" / weights
+    save_file({name: torch.cat([x, x]) if name.startswith("conv_out") else x for name, x in load_file(learned).items()}, learned); refused(tmp_path / "learned", "conv_out", "learned variances")
+    refused(tmp_path / "absent", "folder"); refused(3, "source", "int")
 
 
 def test_runs_that_they_cannot_hold(tmp_path):
-    for config, word in ((UNetConfig(8, 1, 16, (1, 2), 1, (), context_dim=3), "context"), (UNetConfig(8, 1, 16, (2, 2), 1, ()), "multiplier")):
+    for config, word in ((UNetConfig(8, 1, 16, (1, 2), 1, (), context_dim=3), "context"), (UNetConfig(8, 1, 16, (2, 2), 1, ()), "multiplier"), (UNetConfig(8, 1, 16, (1, 2), 1, (), upsampling="transposed"), "upsampling"),
+                         (UNetConfig(14, 1, 16, (1, 2, 2), 1, ()), "image_size"), (UNetConfig(8, 1, 16, (1, 2), 1, (8,), heads=2), "several heads")):
         with pytest.raises(ValueError, match=word): to_diffusers(Run(UNet(config), linear_schedule(), EPS, None, {}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="clip"): to_diffusers(Run(UNet(UNetConfig(8, 1, 16, (1, 2), 1, ())), linear_schedule(), EPS, (0.0, 1.0), {}), tmp_path / "new")

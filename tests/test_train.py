@@ -1,29 +1,13 @@
-"Training: the average of the weights, a run that was stopped and continued, and what a run leaves behind."
-import json
+"Training: the average of the weights, rates and weights of the times, precision, what is drawn, what is refused."
 import math
-from itertools import islice
 
 import pytest
 import torch
-from strategies import images
+from small import DATA, PICTURES, SCHEDULE, SMALL, network, run, trainer, weights
 
-from ddpm_lit import EPS, V, X0, NoiseSchedule, TrainConfig, Trainer, UNet, UNetConfig, linear_schedule, load_pretrained
-from ddpm_lit.train import ema_decay, learning_rate, save_run
-
-SCHEDULE = linear_schedule(20, 1e-3, 0.3)
-DATA = images(0, 24, 1, 4, 4, dtype=torch.float32).clamp(-1, 1)
-SMALL = dict(steps=6, batch_size=8, lr=1e-2, warmup=2, ema_decay=0.9, seed=3)
-
-
-def network(seed: int = 0, **options) -> UNet:
-    torch.manual_seed(seed)
-    return UNet(UNetConfig(4, 1, 8, (1,), 1, (), dropout=0.1, **options))
-
-
-def trainer(**options) -> Trainer: return Trainer(network(), SCHEDULE, DATA, TrainConfig(**SMALL | options), device="cpu")
-
-
-def weights(model) -> dict: return {name: p.detach().clone() for name, p in model.named_parameters()}
+from ddpm_lit import EPS, V, X0, ImageData, NoiseSchedule, TrainConfig, Trainer, cosine_schedule, min_snr_weight, vlb_weight, zero_terminal_snr
+from ddpm_lit.runs import read_checkpoint
+from ddpm_lit.train import auto_precision, ema_decay, learning_rate, time_weight
 
 
 def test_the_average_is_the_closed_form():
@@ -47,18 +31,6 @@ def test_rates():
     assert [ema_decay(TrainConfig(), n) for n in (0, 90, 10**7)] == pytest.approx([0.1, 0.91, 0.9999])
 
 
-def test_stopped_and_continued_is_the_same_to_the_last_bit(tmp_path):
-    whole = trainer()
-    losses = [record.loss for record in whole.steps()]
-    first = trainer()
-    for _ in islice(first.steps(), 3): pass
-    first.save(tmp_path)
-    second = Trainer.restore(tmp_path, network(seed=9), SCHEDULE, DATA, device="cpu")
-    assert second.step == 3 and [record.loss for record in second.steps()] == losses[3:]
-    for mine, theirs in ((whole.model, second.model), (whole.ema_model(), second.ema_model())):
-        assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), theirs.state_dict().values()))
-
-
 def test_training_depends_on_the_seed_and_on_nothing_else():
     def losses(seed):
         torch.manual_seed(torch.seed() % 1000)  # whatever the global generator holds
@@ -75,27 +47,106 @@ def test_training_learns(param):
     assert sum(losses[-10:]) < 0.7 * sum(losses[:5]) * 2
 
 
-@pytest.mark.parametrize("param, clip", [(EPS, (-1, 1)), (V, None)])
-def test_a_run_comes_back(tmp_path, param, clip):
-    model = network().eval()
-    save_run(tmp_path / "run", model, SCHEDULE, param, clip, {"data": "noise"})
-    run = load_pretrained(tmp_path / "run")
-    x, t = images(1, 2, 1, 4, 4, dtype=torch.float32), torch.tensor([1, 20])
-    assert torch.equal(run.model(x, t), model(x, t)) and not run.model.training
-    assert run.param == param and run.clip == clip and torch.equal(run.schedule.alpha_bar, SCHEDULE.alpha_bar) and run.config["data"] == "noise"
-    assert {p.suffix for p in (tmp_path / "run").iterdir()} == {".json", ".safetensors"}
+def test_the_cut_and_the_mirror():
+    "Every window of an image occurs, mirrored and not, and nothing else."
+    picture = ImageData(torch.arange(9, dtype=torch.uint8).reshape(1, 1, 3, 3))
+    training = Trainer(network(), SCHEDULE, picture, TrainConfig(**SMALL | dict(batch_size=400, flip=True, crop=1)), device="cpu")
+    x0, *_ = training._draw(next(training._images()))
+    seen = {tuple(image.flatten().tolist()) for image in ((x0 * 255 + 255) / 2).round().int()}
+    windows = picture.images[0, 0].unfold(0, 2, 1).unfold(1, 2, 1).reshape(4, 2, 2)
+    assert seen == {tuple(w.flatten().tolist()) for w in (*windows, *windows.flip(-1))}
 
 
-def test_broken_runs_are_refused_in_a_sentence(tmp_path):
-    folder = save_run(tmp_path / "run", network(), SCHEDULE, EPS, (-1, 1), {})
-    for name, text in (("config.json", "{"), ("schedule.json", "[]"), ("weights.safetensors", "no tensors")):
-        good = (folder / name).read_bytes()
-        (folder / name).write_text(text)
-        with pytest.raises(ValueError, match=name): load_pretrained(folder)
-        (folder / name).write_bytes(good)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"unet": config["unet"] | {"channels": 16}}))
-    with pytest.raises(ValueError, match="fit"): load_pretrained(folder)
+def test_labels_and_contexts_are_dropped_each_for_itself():
+    contexts = torch.rand(30, 2, generator=torch.Generator().manual_seed(0))
+    for options, data, none in ((dict(num_classes=3), PICTURES, lambda y: y == 3), (dict(context_dim=2), ImageData(PICTURES.images, contexts=contexts), lambda y: y.isnan().all(1))):
+        training = Trainer(network(**options), SCHEDULE, data, TrainConfig(**SMALL | dict(batch_size=1000, label_drop=0.3, crop=2)), device="cpu")
+        _, y, *_ = training._draw(next(training._images()))
+        rows = training._rows(0)
+        assert 0.25 < none(y).float().mean() < 0.35 and torch.equal(y[~none(y)], training.y[rows][~none(y)])
+        assert run(training, 2)
+
+
+def test_the_average_is_kept_apart_and_in_float32():
+    training = Trainer(network().bfloat16(), SCHEDULE, DATA, TrainConfig(**SMALL | dict(precision="bf16")), device="cpu")
+    run(training)
+    raw = weights(training.model)
+    averaged = training.ema_model()
+    assert all(x.dtype == torch.float32 for x in training.ema.values()) and all(torch.equal(p, raw[name]) for name, p in training.model.named_parameters())
+    assert any(not torch.equal(p, raw[name]) for name, p in averaged.named_parameters())
+
+
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16), ("auto", None)])
+def test_the_network_runs_in_the_precision_and_the_loss_in_float32(precision, dtype):
+    training, seen = Trainer(network(), SCHEDULE, DATA, TrainConfig(**SMALL | dict(precision=precision)), device="cpu"), []
+    training.model.conv_out.register_forward_hook(lambda module, given, answer: seen.append(answer.dtype))
+    record = next(training.steps())
+    auto = torch.bfloat16 if auto_precision(torch.device("cpu")) == "bf16" else torch.float32
+    assert seen == [dtype or auto] and record.loss_tensor.dtype == torch.float32 and all(p.dtype == torch.float32 for p in training.weights.values())
+
+
+def test_bf16_learns_what_float32_learns():
+    losses = {precision: run(Trainer(network(), SCHEDULE, torch.full((24, 1, 4, 4), 0.5), TrainConfig(**SMALL | dict(steps=60, precision=precision)), param=V, device="cpu")) for precision in ("fp32", "bf16")}
+    late = {precision: sum(loss[-20:]) / 20 for precision, loss in losses.items()}
+    assert late["bf16"] == pytest.approx(late["fp32"], rel=0.1) and late["bf16"] < 0.5 * losses["bf16"][0] and losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize("schedule, param", [(SCHEDULE, EPS), (SCHEDULE, V), (zero_terminal_snr(SCHEDULE), X0), (zero_terminal_snr(SCHEDULE), V)], ids=lambda p: getattr(p, "name", ""))
+def test_weights_of_the_times(schedule, param):
+    t, snr = torch.arange(1, 21), schedule.snr[1:]
+    weight = lambda name: time_weight(TrainConfig(weighting=name), schedule, t, param)
+    per_x0 = {EPS: 1 / snr, X0: torch.ones(20), V: 1 / (1 + snr)}[param]  # an error of x_0 in units of the error of eps, x_0 or v
+    assert weight("simple") is None
+    torch.testing.assert_close(weight("snr"), snr * per_x0.double())
+    torch.testing.assert_close(weight("min-snr"), min_snr_weight(schedule, t, param))
+    torch.testing.assert_close(weight("vlb"), 20 * vlb_weight(schedule, t, param))
+    assert (weight("snr") >= weight("min-snr")).all() and (weight("snr") > weight("min-snr")).any()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    "It names step, rate and last good checkpoint, and saves nothing."
+    training = Trainer(network(), SCHEDULE, DATA.clone(), TrainConfig(**SMALL), device="cpu")
+    run(training, 2)
+    good = training.save(tmp_path)
+    training.data[:] = 1e25
+    with pytest.raises(FloatingPointError, match=r"step 3 is (inf|nan), at learning rate 0.01: the last good checkpoint is .*00000002"): run(training)
+    assert training.step == 2 and all(p.isfinite().all() for p in training.weights.values())
+    with pytest.raises(FloatingPointError): training.save(tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [good.name]
+    with pytest.raises(FloatingPointError, match="no checkpoint was saved"): run(Trainer(network(), SCHEDULE, 1e25 * DATA, TrainConfig(**SMALL), data_range=None, device="cpu"))
+
+
+def test_as_many_checkpoints_stay_as_were_asked_for(tmp_path):
+    training = Trainer(network(), SCHEDULE, DATA, TrainConfig(**SMALL | dict(keep=3)), device="cpu")
+    for record in training.steps(): training.save(tmp_path)
+    assert [p.stem for p in sorted((tmp_path / "checkpoints").iterdir())] == ["00000004", "00000005", "00000006"]
+
+
+def test_what_is_no_resumption_is_refused(tmp_path):
+    training = Trainer(network(num_classes=3), SCHEDULE, PICTURES, TrainConfig(**SMALL | dict(crop=2)), param=V, device="cpu")
+    run(training, 2)
+    training.save(tmp_path)
+    again = lambda **change: Trainer.restore(tmp_path, **dict(model=network(num_classes=3), schedule=SCHEDULE, data=PICTURES, device="cpu") | change)
+    relabelled, repainted = ImageData(PICTURES.images, PICTURES.labels.flip(0)), ImageData(255 - PICTURES.images, PICTURES.labels)
+    for change, says in ((dict(param=EPS), "param must be 'v'"), (dict(schedule=cosine_schedule(20)), "alpha_bar differs"), (dict(data=PICTURES[:29]), "data must be those"), (dict(data=relabelled), "data must be those"),
+                         (dict(data=repainted), "data must be those"), (dict(model=network(num_classes=4)), "does not fit the network: label.weight"), (dict(y=PICTURES.labels.flip(0)), "data must be those")):
+        with pytest.raises(ValueError, match=says): again(**change)
+    assert again().step == 2
+
+
+def test_a_checkpoint_with_parts_missing_is_refused(tmp_path):
+    from ddpm_lit.runs import write_checkpoint
+    training = Trainer(network(), SCHEDULE, DATA, TrainConfig(**SMALL), device="cpu")
+    run(training, 2)
+    training.save(tmp_path)
+    good = read_checkpoint(tmp_path)
+    lost = {"ema.conv_in.bias": "averaged", "adam.conv_in.bias.exp_avg": "moments of conv_in.bias", "model.conv_in.bias": "conv_in.bias", "alpha_bar": "alpha_bar"}
+    for name, says in lost.items():
+        write_checkpoint(tmp_path, 2, {key: x for key, x in good.tensors.items() if key != name}, good.facts)
+        with pytest.raises(ValueError, match=says): Trainer.restore(tmp_path, network(), SCHEDULE, DATA, device="cpu")
+    for change in (dict(config={"stride": 3}), dict(param="w"), dict(seconds="long"), dict(scaler=None)):
+        write_checkpoint(tmp_path, 2, good.tensors, good.facts | change)
+        with pytest.raises(ValueError, match="no checkpoint that can be read"): Trainer.restore(tmp_path, network(), SCHEDULE, DATA, device="cpu")
 
 
 @pytest.mark.parametrize("call, names", [
@@ -103,12 +154,21 @@ def test_broken_runs_are_refused_in_a_sentence(tmp_path):
     (lambda: TrainConfig(lr=0), ["lr", "0", "(0, 1)"]),
     (lambda: TrainConfig(ema_decay=1.0), ["ema_decay", "1.0", "[0, 1)"]),
     (lambda: TrainConfig(precision="fp8"), ["precision", "fp8", "bf16"]),
+    (lambda: TrainConfig(accumulate=0), ["accumulate", "0", "1"]), (lambda: TrainConfig(keep=0), ["keep", "0", "1"]), (lambda: TrainConfig(crop=-1), ["crop", "-1", "0"]),
+    (lambda: TrainConfig(workers=1.5), ["workers", "1.5"]), (lambda: TrainConfig(weighting="snr5"), ["weighting", "snr5", "min-snr", "vlb"]), (lambda: TrainConfig(compile="yes"), ["compile", "yes"]),
     (lambda: Trainer(network(), SCHEDULE, 2 * DATA.abs() + 0.5), ["data", "-1", "1"]),
     (lambda: Trainer(network(), SCHEDULE, torch.zeros(3, 1, 4, 4, dtype=torch.uint8)), ["data", "uint8"]),
     (lambda: Trainer(network(), NoiseSchedule([1.0, 0.5, 0.0]), DATA), ["param", "V", "X0"]),
-    (lambda: Trainer(network(), SCHEDULE, DATA, labels=torch.zeros(24, dtype=torch.int64)), ["labels", "classes"]),
-    (lambda: Trainer(network(num_classes=3), SCHEDULE, DATA, labels=torch.full((24,), 3)), ["labels", "0..2", "3"]),
-    (lambda: load_pretrained("no-such-run"), ["name_or_run", "no-such-run"]),
+    (lambda: Trainer(network(), SCHEDULE, DATA.numpy()), ["data", "ndarray"]),
+    (lambda: Trainer(network(), SCHEDULE, DATA, TrainConfig(crop=4)), ["crop", "4", "(24, 1, 4, 4)"]),
+    (lambda: Trainer(network(), SCHEDULE, DATA, TrainConfig(batch_size=8, accumulate=3)), ["batch_size", "accumulate = 3", "8"]),
+    (lambda: Trainer(network(), SCHEDULE, DATA, y=torch.zeros(24, dtype=torch.int64)), ["y", "None", "labels"]),
+    (lambda: Trainer(network(num_classes=3), SCHEDULE, DATA), ["y", "num_classes = 3"]),
+    (lambda: Trainer(network(context_dim=3), SCHEDULE, PICTURES), ["y", "context_dim = 3"]),
+    (lambda: Trainer(network(num_classes=3), SCHEDULE, DATA, y=torch.zeros(23, dtype=torch.int64)), ["y", "24", "23"]),
+    (lambda: Trainer(network(num_classes=3), SCHEDULE, DATA, y=torch.full((24,), 3)), ["y", "0..2", "3"]),
+    (lambda: Trainer(network(num_classes=3), SCHEDULE, DATA, y=torch.zeros(24)), ["y", "int64", "float32"]),
+    (lambda: Trainer(network(context_dim=3), SCHEDULE, DATA, y=torch.zeros(24, 2)), ["y", "(24, 3)", "(24, 2)"]),
 ])
 def test_mistakes_are_refused(call, names):
     with pytest.raises(ValueError) as refusal: call()
