@@ -45,8 +45,8 @@ from .prediction import PARAMETERIZATIONS
 from .runs import Run, append_log, load_pretrained, save_run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, sigmoid_schedule
 from .solvers import DPMSolver, SolverSpacing
-from .summary import TRACKERS, glimpse, run_page, show, trackers, watch, watching
-from .train import Trainer, TrainConfig, _processes
+from .summary import TRACKERS, Trackers, check_trackers, glimpse, run_page, show, trackers, watch, watching
+from .train import Trainer, TrainConfig, processes
 from .unet import PRESETS as NETWORKS
 from .unet import UNet, UNetConfig
 
@@ -113,12 +113,14 @@ class Train:
     out: Annotated[Path | None, conf.arg(metavar="RUN", help_behavior_hint="(default: runs/NAME, or the next free runs/NAME-2 ...)")] = None  # the run folder, new or empty
     data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: $DDPM_LIT_DATA, or the user's cache)")] = None  # the folder above MNIST/raw, celeba and so on
     attributes: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: none)")] = ()  # celeba: what the network is told of each face, for example Smiling Eyeglasses
-    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl
+    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl
     param: Literal["eps", "x0", "v"] = "v"  # what the network predicts: the noise, the clean image, or a mixture of both
     train: TrainConfig = TrainConfig()
     noise: ScheduleConfig = ScheduleConfig()
     unet: UNetConfig = UNetConfig()
     common: conf.FlagCreatePairsOff[Common] = Common()
+
+    def __post_init__(self): check_trackers(self.track)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +131,10 @@ class Resume:
     steps: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")] = None  # train to this many steps in all
     data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: where it was)")] = None  # the folder above MNIST/raw, celeba and so on
     workers: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")] = None  # processes that read images which are not held in memory, at least 0
-    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl
+    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl
     common: conf.FlagCreatePairsOff[Common] = Common()
+
+    def __post_init__(self): check_trackers(self.track)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -432,11 +436,10 @@ def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
         if trainer.here.is_main_process: save_run(folder, trainer.ema_model(), trainer.schedule, trainer.param, (-1, 1), facts | {"step": trainer.step})
 
 
-def fit(trainer: Trainer, folder: Path, facts: dict, track: tuple[str, ...] = (), labels: Labels = None) -> None:
+def fit(trainer: Trainer, folder: Path, facts: dict, others: Trackers = Trackers(), labels: Labels = None) -> None:
     "Train to the end, with log, progress and checkpoints. Stopped after Ctrl-C or SIGTERM, when a checkpoint is written."
     config, recent, mine = trainer.config, deque(maxlen=100), trainer.here.is_main_process
     note = lambda record: f"loss {sum(recent) / len(recent):.4f}, {record.images_per_second:.0f} images/s, " if recent else ""
-    with usage(): others = trackers(track if mine else (), folder, facts, trainer.step)
     with noted_signals() as noted:
         for record in watch(trainer.steps(), "training", config.steps, trainer.step, note, mine):
             read = trainer.device.type == "cpu" or record.step % 10 == 0 or record.step == config.steps  # to read a loss stalls an accelerator
@@ -448,7 +451,6 @@ def fit(trainer: Trainer, folder: Path, facts: dict, track: tuple[str, ...] = ()
             if stop or record.step % config.checkpoint_every == 0 or record.step == config.steps: checkpoint(trainer, folder, facts)
             if stop: raise Stopped(stop, f"stopped at step {record.step} of {config.steps}; to go on: ddpm-lit resume {folder}")
             if mine and config.sample_every and record.step % config.sample_every == 0: _look(trainer, folder, labels, others)
-    others.close()
 
 # %% ../nbs/19_cli.ipynb #6729117d
 def _look(trainer: Trainer, folder: Path, labels: Labels, others) -> None:
@@ -465,12 +467,17 @@ def _to_show(data: ImageData | ImageFiles, unet: UNetConfig, train: TrainConfig)
 
 
 def _finish(trainer: Trainer, folder: Path, data: ImageData | ImageFiles, test: ImageData | None, labels: Labels) -> None:
-    "Pictures, and for digits the judge's report on 1,000 samples by DDIM."
+    "Pictures, for digits the judge's report on 1,000 samples by DDIM, and the page of it all."
     print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
     crop = trainer.config.crop
     real = (test or data)[:8].float()[..., crop // 2:, crop // 2:][..., :data.shape[2] - crop, :data.shape[3] - crop]
     with _writing(folder): images = show(load_pretrained(folder), folder, real, labels, trainer.device, 64 if test is None else 1000)
-    if test is None: return
+    if test is not None: _judge(images, folder, data, test)
+    with _writing(folder): run_page(folder)
+
+
+def _judge(images: Tensor, folder: Path, data: ImageData, test: ImageData) -> None:
+    "Print a report on samples of digits, and write it."
     from ddpm_lit.evaluate import digit_report
     report = digit_report(images, data, test)
     with atomic_write(folder / "report.json", "w") as file: file.write(json.dumps(asdict(report), indent=1) + "\n")
@@ -484,7 +491,7 @@ def _held_out(data: str, data_dir: Path | str | None, unet: UNetConfig, crop: in
 # %% ../nbs/19_cli.ipynb #ee0df5ad
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
-    here, unet, schedule = _processes(), _with_attributes(args), args.noise.build()
+    here, unet, schedule = processes(), _with_attributes(args), args.noise.build()
     data = _one_first(here, lambda: _load(args.data, args.data_dir, unet, args.attributes, args.train.crop))
     _check_classes(data, unet)
     torch.manual_seed(args.train.seed)  # the network's first weights
@@ -492,16 +499,18 @@ def train_command(args: Train) -> None:
     where = args.data if args.data in NAMED_DATA else str(Path(args.data).expanduser().resolve())
     facts = dict(data=where, data_dir=args.data_dir and str(args.data_dir.resolve()), attributes=list(args.attributes), train=asdict(args.train), noise=asdict(args.noise), made=_made(trainer))
     with _writing(args.out or Path("runs")): folder = _by_one(here, lambda: new_run(args.out, data.name))
-    try: checkpoint(trainer, folder, facts)  # at step 0: a full disk is met now, not in an hour
+    try:
+        checkpoint(trainer, folder, facts)  # at step 0: a full disk is met now, not in an hour
+        others = _followed(trainer, args.track, folder, facts)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    _train_on(trainer, folder, facts, data, args.track)
+    _train_on(trainer, folder, facts, data, others)
 
 
 def resume_command(args: Resume) -> None:
     "`ddpm-lit resume`: go on from the last checkpoint."
-    folder, run, here = Path(args.run), _load_run(args.run), _processes()
+    folder, run, here = Path(args.run), _load_run(args.run), processes()
     facts, unet = _facts(folder, run.config), run.model.config
     if args.data_dir: facts["data_dir"] = str(args.data_dir.resolve())
     given = {name: value for name in ("steps", "workers") if (value := getattr(args, name)) is not None}
@@ -509,7 +518,8 @@ def resume_command(args: Resume) -> None:
     data = _one_first(here, lambda: _load(facts["data"], facts["data_dir"], unet, tuple(facts["attributes"]), config.crop))
     trainer = Trainer.restore(folder, UNet(unet), run.schedule, data, config, param=run.param, device=args.common.torch_device)
     if config.steps < trainer.step: raise UsageError(f"--steps must be at least the {trainer.step} that are done, got {config.steps}")
-    _train_on(trainer, folder, facts | dict(train=asdict(config), made=_made(trainer)), data, args.track)
+    facts |= dict(train=asdict(config), made=_made(trainer))
+    _train_on(trainer, folder, facts, data, _followed(trainer, args.track, folder, facts))
 
 # %% ../nbs/19_cli.ipynb #b42c5ea5
 _KINDS = {"data": str, "data_dir": (str, type(None)), "attributes": list, "train": dict}
@@ -526,25 +536,33 @@ def _facts(folder: Path, config: dict) -> dict:
     return facts
 
 
+def _followed(trainer: Trainer, track: tuple[str, ...], folder: Path, facts: dict) -> Trackers:
+    "The trackers, of the main process alone. UsageError if one does not start."
+    started = [Trackers()]
+    with usage(): _by_one(trainer.here, lambda: started.insert(0, trackers(track, folder, facts, trainer.step)))
+    return started[0]
+
+
 def _made(trainer: Trainer) -> dict:
     "With what, for the record."
     device = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else trainer.device.type
     return dict(device=device, processes=trainer.here.num_processes, torch=torch.__version__, python=platform.python_version())
 
 
-def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData | ImageFiles, track: tuple[str, ...]) -> None:
+def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData | ImageFiles, others: Trackers) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     unet, mine = trainer.model.config, trainer.here.is_main_process
     test, labels = _held_out(facts["data"], facts["data_dir"], unet, trainer.config.crop), _to_show(data, unet, trainer.config)
     try:
-        fit(trainer, folder, facts, track, labels)
+        fit(trainer, folder, facts, others, labels)
         if mine: _finish(trainer, folder, data, test, labels)
-    except KeyboardInterrupt as stop:
-        if trainer.step < trainer.config.steps: raise
+    except BaseException as stop:  # the page of a run that was stopped says where
+        if mine:
+            with suppress(OSError): run_page(folder)
+        if trainer.step < trainer.config.steps or not isinstance(stop, KeyboardInterrupt): raise
         raise Stopped(getattr(stop, "number", signal.SIGINT), f"stopped after the training, which is complete; for the pictures: ddpm-lit resume {folder}") from None
     finally:
-        if mine:
-            with suppress(OSError): run_page(folder)  # also of a run that was stopped
+        others.close()
         if trainer.here.num_processes > 1: torch.distributed.destroy_process_group()
 
 

@@ -210,7 +210,7 @@ def _sound(source: Path, names: list[str], results: Iterable, broken: int | None
     for i, result in enumerate(results):
         if not isinstance(result, ValueError): yield i, result; continue
         bad.append((names[i], result))
-        if len(bad) > limit: raise ValueError(_complaint("at least ", source, bad, n, limit))
+        if len(bad) > limit: raise ValueError(_complaint("at least ", source, bad, n, limit)) from bad[0][1]
     if bad: warnings.warn(_complaint("", source, bad, n))
 
 

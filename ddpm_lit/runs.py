@@ -203,8 +203,8 @@ def append_log(
     record: Any,         # a `TrainRecord`: its numbers are read, which waits for the device
 ) -> None:
     "Append one whole line to `folder/log.jsonl`."
-    finite = lambda value: value if math.isfinite(value) else None  # in fp16 a gradient may overflow, and its step is left out
-    line = dict(step=record.step, loss=record.loss, lr=record.lr, grad_norm=finite(record.grad_norm),
+    finite = lambda value: value if math.isfinite(value) else None  # in fp16 a gradient may overflow, and its step is left out; a loss that is not finite stops the run
+    line = dict(step=record.step, loss=finite(record.loss), lr=record.lr, grad_norm=finite(record.grad_norm),
                 images_per_second=round(record.images_per_second, 1), seconds=round(record.seconds, 3), waited=round(record.waited, 4))
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(Path(folder) / "log.jsonl", "a", encoding="utf-8") as file: file.write(json.dumps(line) + "\n")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TrainConfig', 'learning_rate', 'ema_decay', 'time_weight', 'keyed_generator', 'batch_indices', 'TrainRecord',
-           'auto_precision', 'Trainer']
+           'processes', 'auto_precision', 'Trainer']
 
 # %% ../nbs/15_training.ipynb #73c4452b
 import copy
@@ -172,7 +172,7 @@ def _told(model: nn.Module, data, y: Tensor | None) -> Tensor | None:
     return y
 
 # %% ../nbs/15_training.ipynb #a11b71a7
-def _processes():
+def processes():
     "The `accelerate.PartialState`: device and number of this process. `accelerate launch` and `torchrun` start more than one."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets
@@ -233,7 +233,7 @@ class Trainer:
         "Raises ValueError for data, labels, contexts or a schedule that cannot be trained on."
         _check_data(data, data_range, config.crop)
         if param == EPS and schedule.alpha_bar[-1] == 0: raise ValueError("param must be V or X0 for a schedule with alpha_bar[T] = 0: at T the noise says nothing about x0")
-        self.here = _processes()
+        self.here = processes()
         parts = self.here.num_processes * config.accumulate
         if config.batch_size % parts: raise ValueError(f"batch_size must be a multiple of the {self.here.num_processes} processes times accumulate = {config.accumulate}, got {config.batch_size}")
         self.schedule, self.data, self.y, self.config, self.param = schedule, data, _told(model, data, y), config, param

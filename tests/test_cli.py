@@ -698,8 +698,16 @@ def test_curves_in_tensorboard(capsys):
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
 def test_a_tracker_that_is_not_installed(capsys):
-    assert main(["train", drawings("art"), "--image-size", "8", "--track", "wandb", *TINY]) == 2
-    assert capsys.readouterr().err == "ddpm-lit: --track must name trackers that are installed, and wandb is not: pip install wandb\n"
+    for argv in (["train", drawings("art"), "--image-size", "8", *TINY], ["resume", "runs/art"]):
+        refused(capsys, [*argv, "--track", "wandb"], 2, "--track", "wandb is not: pip install wandb")
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_a_tracker_that_does_not_start_leaves_nothing(capsys, monkeypatch):
+    from accelerate.tracking import TensorBoardTracker
+    def start(tracker): raise OSError("no room for curves")
+    monkeypatch.setattr(TensorBoardTracker, "start", start)
+    refused(capsys, ["train", drawings("art"), "--image-size", "8", *TINY, "--track", "tensorboard", "--out", "run"], 2, "--track", "tensorboard does not: no room for curves")
 
 
 # Several processes
