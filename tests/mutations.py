@@ -281,8 +281,8 @@ MUTATIONS = [
     Mutation("labels dropped where they should be kept", "train", "(dropped < config.label_drop)", "(dropped >= config.label_drop)", ("test_train.py",)),
     Mutation("the losses of other processes forgotten", "train", "        torch.distributed.all_reduce(total)\n            total /= self.here.num_processes", "        total /= self.here.num_processes", ("test_resume.py",)),
     Mutation("another order of images after a stop", "train", "for step in range(self.step, self.config.steps))", "for step in range(self.config.steps))", both("test_resume.py")),
-    Mutation("one checkpoint more than asked for", "runs", "checkpoints(folder)[:-keep]", "checkpoints(folder)[:-keep - 1]", both("test_runs.py")),
-    Mutation("the oldest checkpoint taken for the newest", "runs", "in reversed(checkpoints(folder))", "in checkpoints(folder)", both("test_runs.py")),
+    Mutation("one checkpoint more than asked for", "runs", "checkpoints(folder)[:-keep]", "checkpoints(folder)[:-keep - 1]", ("test_runs.py",)),
+    Mutation("the oldest checkpoint taken for the newest", "runs", "in reversed(checkpoints(folder))", "in checkpoints(folder)", ("test_runs.py",)),
     Mutation("the log of steps that are undone kept", "runs", "for line in read_log(folder, last))", "for line in read_log(folder))", both("test_runs.py")),
 
     Mutation("labels that are not gone through again", "drawing", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py",)),
