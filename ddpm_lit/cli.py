@@ -113,7 +113,7 @@ class Train:
     out: Annotated[Path | None, conf.arg(metavar="RUN", help_behavior_hint="(default: runs/NAME, or the next free runs/NAME-2 ...)")] = None  # the run folder, new or empty
     data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: $DDPM_LIT_DATA, or the user's cache)")] = None  # the folder above MNIST/raw, celeba and so on
     attributes: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: none)")] = ()  # celeba: what the network is told of each face, for example Smiling Eyeglasses
-    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl
+    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl; under accelerate launch and torchrun only as --track, since they have a --log-dir
     param: Literal["eps", "x0", "v"] = "v"  # what the network predicts: the noise, the clean image, or a mixture of both
     train: TrainConfig = TrainConfig()
     noise: ScheduleConfig = ScheduleConfig()
@@ -131,7 +131,7 @@ class Resume:
     steps: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")] = None  # train to this many steps in all
     data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: where it was)")] = None  # the folder above MNIST/raw, celeba and so on
     workers: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")] = None  # processes that read images which are not held in memory, at least 0
-    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl
+    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl; under accelerate launch and torchrun only as --track, since they have a --log-dir
     common: conf.FlagCreatePairsOff[Common] = Common()
 
     def __post_init__(self): check_trackers(self.track)
