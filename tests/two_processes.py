@@ -1,4 +1,4 @@
-"A training in two processes, which talk by gloo: `torchrun --nproc_per_node 2 tests/two_processes.py FILE ACCUMULATE` writes its weights to FILE. (`accelerate launch` does the same on GPUs; on CPUs it wants MPI.)"
+"A training in two processes, which talk by gloo: `torchrun --nproc_per_node 2 tests/two_processes.py FILE ACCUMULATE` writes its weights to FILE. (Not `accelerate launch`: on CPUs it wants MPI.)"
 import sys
 from pathlib import Path
 
