@@ -30,9 +30,9 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["ddpm_lit", "ddpm_lit.*"]),
-    package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*/*"]},
+    package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*/*", "judges/*/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "diffusers", "dev")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "diffusers", "eval", "dev")},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

@@ -20,5 +20,8 @@ from ddpm_lit.runs import Run, load_pretrained, save_run
 from ddpm_lit.train import TrainConfig, Trainer, TrainRecord
 from ddpm_lit.interop import from_diffusers, sampler_from_diffusers, to_diffusers
 from ddpm_lit.evaluate import DigitJudge, DigitReport, digit_report, nearest_distances
+from ddpm_lit.features import Classifier, Distances, accuracy_score, distances, fit_classifier, load_classifier
+from ddpm_lit.likelihood import Bound, bits_per_dim
 from ddpm_lit.drawing import draw, draw_folder, encode_decode, fast, film, inpaintings, interpolation, trajectories
 from ddpm_lit.summary import run_page
+from ddpm_lit.report import evaluate_run

@@ -66,12 +66,13 @@ def load_weights(
     path: Path,                  # where they come from, for the message
     assign: bool = False,        # put these very tensors into the model, for one without memory (on the meta device)
 ) -> None:
-    "Load weights by name. ValueError names the first one that is missing, left over, of another shape or not of real numbers."
-    want, got = ({name: tuple(x.shape) for name, x in table.items()} for table in (model.state_dict(), weights))
+    "Load weights by name. ValueError names the first one that is missing, left over, of another shape or of another kind of number."
+    own = model.state_dict()
+    want, got = ({name: tuple(x.shape) for name, x in table.items()} for table in (own, weights))
     for name in sorted(want.keys() | got.keys()):
         if want.get(name) != got.get(name):
             raise ValueError(f"{path} does not fit the network: {name} should be {want.get(name, 'absent')} and is {got.get(name, 'absent')}")
-        if not weights[name].is_floating_point(): raise ValueError(f"{path} does not fit the network: {name} should be of floating-point numbers and is {weights[name].dtype}")
+        if weights[name].is_floating_point() != own[name].is_floating_point(): raise ValueError(f"{path} does not fit the network: {name} should be of {'floating-point' if own[name].is_floating_point() else 'whole'} numbers and is {weights[name].dtype}")
     model.load_state_dict(weights, assign=assign)
 
 # %% ../nbs/14b_runs.ipynb #4ec5b01f

@@ -3,22 +3,33 @@
 Each mutation replaces one piece of an exported formula by a near miss: a sign, an index, a root, a coefficient. It is made in a
 temporary copy, both in the module and in the notebook that exports it, and must be found exactly once in either. Then the page's code is
 run, or a test file, whichever the mutation names as its judges. A mutation counts as caught if every judge fails, and fails for
-the right reason: an assertion or a refused value, not a crash."""
+the right reason: an assertion or a refused value, not a crash.
+
+Every judge is a process of its own, forked from one that has imported everything heavy, but never the package: that comes from the copy."""
 import functools
+import gc
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "page"  # the judge that is the notebook itself
+HEAVY = ("torch torch._dynamo torch.utils.tensorboard torchvision accelerate.tracking diffusers.models.unets.unet_2d sympy sympy.physics.units sympy.tensor.tensor "
+         "matplotlib.pyplot scipy.stats sklearn.calibration IPython.display pytest hypothesis").split()
 
 
 @dataclass(frozen=True)
@@ -337,8 +348,24 @@ def mutate(folder: Path, mutation: Mutation) -> None:
 
 # The judges
 
-def run_page(path: str) -> None:
-    "Run the code cells of a notebook in one namespace, without a kernel. Exit code 1: an assertion or a refused value; 3: anything else."
+def court(processes: int) -> ProcessPoolExecutor:
+    "Processes that call `innocent` and `caught`, each asking one judge at a time."
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), prepare)
+
+
+def prepare() -> None:
+    "In a process of the court: import what takes long, once for all judges. A fork has no threads but its first, so there may be no others."
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]: del os.environ[name]
+    os.environ.update(PYTHONDONTWRITEBYTECODE="1", NO_SHRINK="1", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    sys.dont_write_bytecode = True
+    for name in HEAVY:
+        with suppress(ImportError): import_module(name)
+    gc.freeze()  # what all judges share is not looked through again by each
+    assert threading.active_count() == 1 and "ddpm_lit" not in sys.modules
+
+
+def run_page(path: Path) -> int:
+    "Run the code cells of a notebook in one namespace, without a kernel. 1: an assertion or a refused value; 3: any other exception."
     import matplotlib
     matplotlib.use("agg")
     from IPython.display import display
@@ -346,24 +373,40 @@ def run_page(path: str) -> None:
     for i, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type != "code": continue
         try: exec(compile(cell.source, f"cell {i}", "exec"), names)
-        except (AssertionError, ValueError) as caught:
-            print(f"cell {i}: {type(caught).__name__}: {str(caught)[:200]}")
-            sys.exit(1)
-        except Exception as crash:
-            print(f"cell {i}: {type(crash).__name__}: {crash}")
-            sys.exit(3)
+        except Exception as error:
+            print(f"cell {i}: {type(error).__name__}: {str(error)[:200]}")
+            return 1 if isinstance(error, (AssertionError, ValueError)) else 3
+    return 0
+
+
+def run_tests(name: str) -> int:
+    "Run a file of tests. pytest's exit code is 1 if one of them failed, and more if they could not be run."
+    import pytest
+    return int(pytest.main(["-x", "-q", "--tb=line", "--disable-warnings", "-p", "no:cacheprovider", f"tests/{name}"]))
+
+
+def sit(folder: Path, judge: str, module: str) -> None:
+    "In a judge's own process: judge the package that lies in the folder; the verdict is the exit code."
+    code = 3
+    try:
+        with open(folder / "report", "wb") as report:
+            for stream in (1, 2): os.dup2(report.fileno(), stream)
+        os.chdir(folder / "nbs" if judge == PAGE else folder)
+        sys.path.insert(0, str(folder))
+        os.environ.update(PYTHONPATH=str(folder), TMPDIR=str(folder))
+        tempfile.tempdir = str(folder)
+        assert find_spec("ddpm_lit").origin == str(folder / "ddpm_lit" / "__init__.py"), "another package would be judged"
+        code = run_page(page_of(module, folder)) if judge == PAGE else run_tests(judge)
+    except BaseException: traceback.print_exc()
+    sys.exit(code)
 
 
 def verdict(folder: Path, judge: str, module: str) -> tuple[int, str]:
     "0: all is well; 1: the judge found a mistake; anything else: it could not judge."
-    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "NO_SHRINK": "1", "OMP_NUM_THREADS": "1"}
-    if judge == PAGE:
-        command = [sys.executable, "-c", f"import sys; sys.path.append({str(folder / 'tests')!r}); from mutations import run_page; run_page({str(page_of(module, folder))!r})"]
-        done = subprocess.run(command, cwd=folder / "nbs", env=env, capture_output=True, text=True)
-    else:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", f"tests/{judge}"]
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    return done.returncode, (done.stdout + done.stderr)[-1500:]
+    process = multiprocessing.get_context("fork").Process(target=sit, args=(folder, judge, module))
+    process.start()
+    process.join()
+    return process.exitcode, (folder / "report").read_text(encoding="utf-8", errors="replace")[-1500:]
 
 
 @functools.cache
@@ -374,10 +417,15 @@ def innocent(judge: str, module: str) -> None:
         if code: raise SystemExit(f"{judge} of {module} fails without any mutation:\n{text}")
 
 
+def case(mutation: Mutation, judge: str) -> tuple[str, str]:
+    "Whose innocence is asked for: a test file judges all modules alike."
+    return judge, mutation.module if judge == PAGE else ""
+
+
 def caught(mutation: Mutation, judges: tuple[str, ...] | None = None, check_judges: bool = True) -> bool:
     "Whether every judge notices the mistake."
     for judge in judges or mutation.judges:
-        if check_judges: innocent(judge, mutation.module if judge == PAGE else "")
+        if check_judges: innocent(*case(mutation, judge))
         with tempfile.TemporaryDirectory() as folder:
             mutate(workspace(Path(folder)), mutation)
             code, text = verdict(Path(folder), judge, mutation.module)
@@ -391,9 +439,9 @@ def total() -> str: return f"{len(MUTATIONS)} of {len(MUTATIONS)} mutations caug
 
 if __name__ == "__main__":
     chosen = [m for m in MUTATIONS if not sys.argv[1:] or any(part in m.name or part == m.module for part in sys.argv[1:])]
-    found = 0
+    found, clerk = 0, court(1)
     for m in chosen:
-        start, ok = time.monotonic(), caught(m)
+        start, ok = time.monotonic(), clerk.submit(caught, m).result()
         found += ok
         print(f"{'caught ' if ok else 'MISSED '} {m.module:10} {m.name} ({' and '.join(m.judges)}, {time.monotonic() - start:.0f} s)", flush=True)
     print(f"{found} of {len(chosen)} mutations caught")

@@ -221,14 +221,14 @@ def classy(tmp_path_factory):
 
 
 def test_classes_are_cycled_and_guidance_arrives(classy, capsys):
-    flags = {"none": "", "seven": "--class 7", "cycle": "--class 7 3", "guided": "--class 7 --guidance 4", "zero": "--class 7 --guidance 0", "parts": "--class 7 3 --batch 3"}
+    flags = {"all": "", "named": "--class 0 1 2 3", "none": "--guidance 0", "seven": "--class 7", "cycle": "--class 7 3", "guided": "--class 7 --guidance 4", "zero": "--class 7 --guidance 0", "parts": "--class 7 3 --batch 3"}
     for name, words in flags.items(): assert main(f"sample {classy} --n 4 --steps 4 --out {name}.png {words}".split()) == 0
     got = {name: pixels_of(f"{name}.png") for name in flags}
     wide = got["none"].shape[1] // 4
     one = lambda name, i: got[name][:, i * wide + i // 2:][:, :wide - 4]
     assert (one("cycle", 0) == one("seven", 0)).all() and (one("cycle", 1) != one("seven", 1)).any()
-    assert abs(got["zero"] - got["none"]).max() <= 1 and abs(got["parts"] - got["cycle"]).max() <= 1
-    assert len({got[name].tobytes() for name in ("none", "seven", "cycle", "guided")}) == 4
+    for a, b in (("zero", "none"), ("parts", "cycle"), ("all", "named")): assert abs(got[a] - got[b]).max() <= 1, (a, b)
+    assert len({got[name].tobytes() for name in ("all", "none", "seven", "cycle", "guided")}) == 5
     refused(capsys, ["sample", classy, "--class", "10"], 2, "--class", "0..9", "10")
     refused(capsys, ["sample", classy, "--class", "-1"], 2, "--class", "0..9", "-1")
     refused(capsys, ["sample", classy, "--interpolate", "0", "1", "--class", "1", "2"], 2, "--interpolate", "--class", "2")
@@ -238,8 +238,54 @@ def test_classes_are_cycled_and_guidance_arrives(classy, capsys):
 def test_a_run_that_never_saw_no_label_must_be_told_one(capsys):
     assert main(["train", "digits", "--out", "run", "--num-classes", "10", "--label-drop", "0", "--image-size", "6", *TINY]) == 0  # its own pictures show all classes
     assert main("sample run --n 2 --steps 2 --class 1 --out x.png".split()) == 0
-    refused(capsys, ["sample", "run"], 2, "--class", "label_drop")
+    assert main("sample run --n 2 --steps 2 --out all.png".split()) == 0  # all classes in turn
+    refused(capsys, ["sample", "run", "--interpolate", "0", "1"], 2, "--class", "label_drop")
     refused(capsys, ["sample", "run", "--class", "1", "--guidance", "2"], 2, "--guidance", "label_drop")
+
+
+def figures(path): return json.loads(Path(path).read_text())
+
+
+def test_evaluate_measures_and_keeps_the_figures(run, capsys):
+    words = ["evaluate", str(run), "--n", "60", "--steps", "3", "--bits", "2", "--threads", "1"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "60 samples" in said and "Fréchet distance from 450 held-out pictures" in said and said.rstrip().endswith("evaluation.json")
+    first = figures(run / "evaluation.json")
+    assert (first["n"], first["reference"], first["judge"]["name"], first["sampler"]["name"], first["sampler"]["steps"]) == (60, 450, "digits", "DDIM", 3)
+    assert first["bits"]["n"] == 2 and first["bits"]["levels"] == 17 and len(first["bits"]["curve"]) == 19 and "agreement" not in first and not (run / "judge").exists()
+    assert main(words) == 0 and figures(run / "evaluation-2.json") == first  # nothing is left to chance, nothing is overwritten
+    assert main([*words, "--seed", "1"]) == 0 and figures(run / "evaluation-3.json")["distance"] != first["distance"]
+    refused(capsys, [*words, "--out", str(run / "evaluation.json")], 2, "--out", "evaluation.json")
+
+
+def test_evaluate_trains_a_judge_where_none_fits_and_keeps_it(classy, tmp_path, capsys):
+    run = shutil.copytree(classy, tmp_path / "run")
+    words = ["evaluate", str(run), "--n", "40", "--sampler", "dpm", "--steps", "2", "--score", "--out", "figures.json"]
+    assert main(words) == 0
+    found = figures("figures.json")
+    assert found["judge"]["name"] == "judge" and 0 <= found["agreement"] < 0.7 < found["agreement_real"] and found["score"]["samples"] < found["score"]["real"]
+    kept = (run / "judge" / "weights.safetensors").read_bytes()
+    assert main([*words[:-1], "again.json"]) == 0 and (run / "judge" / "weights.safetensors").read_bytes() == kept and figures("again.json")["distance"] == found["distance"]
+
+
+@pytest.mark.parametrize("flags, status, words", [
+    ("--n 1", 2, "--n least 2 1"), ("--bits -1", 2, "--bits least 0 -1"), ("--judge nobody", 2, "nobody digits"), ("--out figures.txt", 2, "--out .json figures.txt"),
+    ("--score", 1, "score --num-classes"), ("--guidance 2", 1, "guidance nothing"), ("--steps 21", 2, "--steps T = 20 21"), ("--judge inception", 2, "--judge 3 channels"), ("--sampler dpm --eta 1", 2, "eta dpm")])
+def test_evaluate_refuses(run, capsys, flags, status, words): refused(capsys, ["evaluate", run, "--n", "20", *flags.split()], status, *words.split())
+
+
+def test_evaluate_needs_labels_or_a_judge_for_a_folder(tmp_path, capsys):
+    drawings(tmp_path / "art")
+    assert main(["train", str(tmp_path / "art"), "--out", "run", "--image-size", "8", *TINY]) == 0
+    refused(capsys, ["evaluate", "run", "--n", "4"], 2, "labels", "judge", "inception")
+    shutil.rmtree(tmp_path / "art")
+    refused(capsys, ["evaluate", "run", "--n", "4"], 2, "art")
+
+
+def test_evaluate_without_torchmetrics_says_what_to_install(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    refused(capsys, ["evaluate", run, "--n", "20", "--steps", "2"], 1, "torchmetrics", "pip install")
 
 
 def test_threads(run):

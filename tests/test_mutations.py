@@ -1,33 +1,40 @@
 "The tests are tested: mistakes made on purpose must be noticed (see mutations.py)."
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from book import ROOT
-from mutations import MUTATIONS, PAGE, QUICK, caught, total
+from mutations import MUTATIONS, PAGE, QUICK, case, caught, court, innocent, total
 
 CAUGHT = []
 
 
+@pytest.fixture(scope="module")
+def clerk():
+    with court(1) as pool: yield pool
+
+
 @pytest.mark.parametrize("name", QUICK)
-def test_quick_mutation(name):
+def test_quick_mutation(name, clerk):
     mutation = next(m for m in MUTATIONS if m.name == name)
     owner = next(judge for judge in mutation.judges if judge != PAGE)  # it passes without the mutation: this suite runs it
-    assert caught(mutation, (owner,), check_judges=False), f"nobody noticed: {name}"
+    assert clerk.submit(caught, mutation, (owner,), check_judges=False).result(), f"nobody noticed: {name}"
 
 
 @pytest.fixture(scope="module")
 def verdicts():
-    "All mutations, each before its owner, as many at a time as there are processors."
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    yield {m.name: pool.submit(caught, m, m.judges[:1]) for m in MUTATIONS}
+    "All owners before the package as it is, then all mutations before their owners, as many at a time as there are processors."
+    pool, cases = court(os.cpu_count() or 1), {m.name: case(m, m.judges[0]) for m in MUTATIONS}
+    fair = {owner: pool.submit(innocent, *owner) for owner in dict.fromkeys(cases.values())}
+    yield {m.name: (fair[cases[m.name]], pool.submit(caught, m, m.judges[:1], check_judges=False)) for m in MUTATIONS}
     pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.module}: {m.name}")
 def test_mutation(mutation, verdicts):
-    assert verdicts[mutation.name].result(), f"{mutation.judges[0]} did not notice"
+    fair, noticed = verdicts[mutation.name]
+    fair.result()  # or what the owner has against the package as it is
+    assert noticed.result(), f"{mutation.judges[0]} did not notice"
     CAUGHT.append(mutation.name)
 
 

@@ -1,0 +1,244 @@
+"""MNIST, trained and measured: `python benchmarks/mnist.py --data DIR --work DIR`.
+
+Stages, each of which leaves a file or a run folder in --work and is not done twice: the script can be stopped at any time, and goes on when it is called again.
+`--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional; the small ones are not told
+classes, have an eighth of its arithmetic and one budget, and differ in one thing each."""
+import argparse
+import json
+import resource
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from origin import ROOT, origin
+
+from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, accuracy_score, distances, draw, encode_decode, evaluate_run, fast, fit_classifier, load_classifier, load_images, load_pretrained, save_grid, trajectories
+from ddpm_lit.drawing import collect, floats, interpolation, save_strips
+from ddpm_lit.evaluate import nearest_distances
+from ddpm_lit.features import accuracy, features, save_classifier
+from ddpm_lit.report import judge_for, sampled, table
+from ddpm_lit.runs import load_weights, read_checkpoint, read_log, read_tensors, write_json, write_tensors
+from ddpm_lit.train import keyed_generator
+
+MAIN = "--num-classes 10 --compile"
+SMALL = "--channels 16 --steps 2000 --compile"
+VARIANTS = {"eps, linear": "--param eps --schedule linear --weighting simple", "eps, cosine": "--param eps --schedule cosine --weighting simple",
+            "x0, cosine": "--param x0 --schedule cosine --weighting simple", "v, cosine": "--param v --schedule cosine --weighting simple",
+            "v, linear": "--param v --schedule linear --weighting simple", "eps, linear, weights of the bound": "--param eps --schedule linear --weighting vlb",
+            "v, cosine, min-SNR": "--param v --schedule cosine --weighting min-snr"}
+ETAS, STEPS = (0.0, 0.2, 0.5, 1.0, "beta"), (10, 20, 50, 100, 1000)
+JUDGE_EPOCHS = 5
+
+
+class Work:
+    "The stages: what they need, and what they have left."
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.folder = args, args.work
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if args.threads: torch.set_num_threads(args.threads)
+
+    @property
+    def device(self) -> str: return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cache
+    def data(self, split: str) -> ImageData: return load_images("mnist", self.args.data, split=split)
+
+    def kept(self, name: str, make: Callable[[], dict]) -> dict:
+        "What a stage found, and what it took; from its file if it is done."
+        path = self.folder / f"{name}.json"
+        if path.is_file(): return json.loads(path.read_text())
+        started = time.perf_counter()
+        found = make()
+        found |= dict(seconds=round(time.perf_counter() - started, 1), threads=torch.get_num_threads(), origin=origin(f"python benchmarks/mnist.py --only {name}", 0, "torchmetrics"))
+        write_json(path, found)
+        print(f"{name}: {found['seconds']} s", flush=True)
+        return found
+
+    def trained(self, name: str, flags: str) -> Path:
+        "A run folder whose training is finished, begun or resumed if need be."
+        folder = self.folder / name
+        done = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else None
+        if done and done["step"] == done["train"]["steps"]: return folder
+        words = ["resume", str(folder)] if done else ["train", "mnist", "--out", str(folder), *flags.split()]
+        threads = ["--threads", str(self.args.threads)] if self.args.threads else []
+        subprocess.run([shutil.which("ddpm-lit"), *words, "--data", str(self.args.data), *threads], check=True)
+        return folder
+
+    def quick(self, run: Run) -> Run: return fast(run, "bf16" if self.device == "cuda" or self.args.bf16 else "fp32", self.args.compile)
+
+    @cache
+    def main(self) -> Run: return load_pretrained(self.trained("main", MAIN))
+
+    @cache
+    def small(self, variant: str) -> Run: return load_pretrained(self.trained("small/" + variant.replace(", ", "-").replace(" ", "-"), f"{SMALL} {VARIANTS[variant]}"))
+
+    @cache
+    def judge(self) -> tuple:
+        "The classifier in whose features all is compared: trained once, and then a part of the package."
+        shipped = ROOT / "ddpm_lit" / "judges" / "mnist"
+        if not shipped.is_dir():
+            started, train, test = time.perf_counter(), self.data("train"), self.data("test")
+            judge = fit_classifier(train, JUDGE_EPOCHS, device=self.device)
+            facts = dict(data="mnist", epochs=JUDGE_EPOCHS, trained_on=len(train), tested_on=len(test), accuracy=round(accuracy(judge, test), 4), seconds=round(time.perf_counter() - started))
+            save_classifier(shipped, judge, facts)
+        return load_classifier("mnist")
+
+    def samples(self, name: str, run: Run, sampler, n: int, part: int = 2000) -> ImageData:
+        "Labelled samples of the main run, drawn in parts that are kept."
+        pixels, told = [], None
+        for first in range(0, n, part):
+            path = self.folder / f"{name}-{first:06d}.safetensors"
+            if not path.is_file():
+                some = sampled_part(run, self.data("train"), sampler, first, min(part, n - first), self.args.batch, self.device)
+                write_tensors(path, {"pixels": some.images, "labels": some.labels})
+                print(f"{name}: {first + len(some)} of {n}", flush=True)
+            pixels.append(read_tensors(path)[0])
+        return ImageData(torch.cat([p["pixels"] for p in pixels]), torch.cat([p["labels"] for p in pixels]), name="samples")
+
+
+def sampled_part(run: Run, train: ImageData, sampler, first: int, n: int, batch: int, device: str) -> ImageData:
+    "Samples number `first` and on, each with the label of a training digit chosen at random."
+    labels = train.labels[torch.randint(len(train), (n,), generator=keyed_generator(0, 6, first))]
+    return ImageData(collect(draw(run, sampler, n, 0, batch, labels, device=device, first=first)), labels)
+
+
+# %% Stages
+
+def main_run(work: Work) -> dict:
+    "How the main run went."
+    folder = work.trained("main", MAIN)
+    log, config = read_log(folder), json.loads((folder / "config.json").read_text())
+    every = max(1, len(log) // 400)
+    loss = [statistics.mean(line["loss"] for line in log[i:i + every]) for i in range(0, len(log), every)]
+    return dict(command=f"ddpm-lit train mnist {MAIN}", parameters=sum(p.numel() for p in work.main().model.parameters()), training_seconds=round(log[-1]["seconds"]), images=config["step"] * config["train"]["batch_size"],
+                config={key: config[key] for key in ("unet", "train", "noise", "param", "made")}, loss_every=every, loss=[round(x, 5) for x in loss])
+
+
+def headline(work: Work) -> dict:
+    "10,000 samples by 50 steps of DDIM, and everything that is measured of them."
+    samples = work.samples("ddim50", work.quick(work.main()), DDIM(50), work.args.n)
+    return evaluate_run(work.main(), work.data("train"), work.data("test"), samples=samples, judge=work.judge(), bits=work.args.bits, device=work.device)
+
+
+def score(work: Work) -> dict:
+    "60,000 samples by ten steps of the solver; what a classifier learns from them, and what the same one learns from the training set."
+    train, test = work.data("train"), work.data("test")
+    samples = work.samples("dpm10", work.quick(work.main()), DPMSolver(10), work.args.many)
+    reference, found = features(work.judge()[0], test.images), {}
+    found |= dict(n=len(samples), sampler="DPM-Solver++(2M), 10 steps", epochs=JUDGE_EPOCHS, real=accuracy(work.judge()[0], test), agreement=accuracy(work.judge()[0], samples))
+    found |= dict(samples=accuracy_score(samples, test, epochs=JUDGE_EPOCHS, device=work.device), distance=asdict(distances(features(work.judge()[0], samples.images[:10_000]), reference)))
+    return found
+
+
+def _distance(work: Work, run: Run, sampler, n: int, seed: int = 0) -> dict:
+    samples = sampled(run, work.data("train"), n, sampler, seed=seed, batch=work.args.batch, device=work.device)
+    return asdict(distances(features(work.judge()[0], samples.images), _reference(work)))
+
+
+@cache
+def _reference(work: Work) -> torch.Tensor: return features(work.judge()[0], work.data("test").images)
+
+
+def floor(work: Work) -> dict:
+    "As many real digits as there are samples in the tables, five times."
+    train = work.data("train")
+    real = [train.images[torch.randperm(len(train), generator=keyed_generator(0, 7, i))[:work.args.few]] for i in range(5)]
+    found = [asdict(distances(features(work.judge()[0], some), _reference(work))) for some in real]
+    return dict(n=work.args.few, frechet=statistics.mean(f["frechet"] for f in found), frechet_spread=statistics.stdev(f["frechet"] for f in found),
+                kernel=statistics.mean(f["kernel"] for f in found), kernel_spread=statistics.stdev(f["kernel"] for f in found))
+
+
+def walks(work: Work) -> dict:
+    "Steps against eta, for the small run with the paper's settings; DPM-Solver++ as another row."
+    run, found = work.quick(work.small("eps, linear")), {}
+    rows = [(f"DDIM, η = {eta:g}" if eta != "beta" else "DDPM, σ² = β", eta) for eta in ETAS] + [("DPM-Solver++(2M)", "dpm")]
+    for name, eta in rows:
+        for S in STEPS:
+            if eta == "dpm" and S == 1000: continue
+            sampler = DPMSolver(S) if eta == "dpm" else DDPM("beta", S) if eta == "beta" else DDIM(S, eta)
+            found[f"{name} | {S}"] = work.kept(f"walk-{eta}-{S}", lambda: _distance(work, run, sampler, work.args.few))
+    return dict(n=work.args.few, rows=[name for name, _ in rows], steps=list(STEPS), frechet={key: value["frechet"] for key, value in found.items()}, kernel={key: value["kernel"] for key, value in found.items()})
+
+
+def reconstruction(work: Work) -> dict:
+    "Encode and decode held-out digits: the DDIM paper's table 2."
+    run, x0 = work.small("eps, linear"), work.data("test")[:64].float()
+    steps = (10, 20, 50, 100, 200, 500, 1000)
+    return dict(n=len(x0), steps=list(steps), error=[encode_decode(replace(run, clip=None), DDIM(S), x0, device=work.device).error.mean().item() for S in steps])
+
+
+def variants(work: Work) -> dict:
+    "Small runs of one budget, which differ in one thing; each average beside its raw weights."
+    return {name: work.kept(f"variant-{i}", lambda: _variant(work, name)) for i, name in enumerate(VARIANTS)}
+
+
+def _variant(work: Work, name: str) -> dict:
+    run, folder = work.small(name), work.folder / "small" / name.replace(", ", "-").replace(" ", "-")
+    tensors = read_checkpoint(folder).tensors
+    raw = UNet(run.model.config).eval()
+    load_weights(raw, {key.removeprefix("model."): x for key, x in tensors.items() if key.startswith("model.")}, folder)
+    log = read_log(folder)
+    return dict(flags=VARIANTS[name], ema=_distance(work, work.quick(run), DDIM(50), work.args.few), raw=_distance(work, work.quick(replace(run, model=raw)), DDIM(50), work.args.few),
+                training_seconds=round(log[-1]["seconds"]), loss=round(statistics.mean(line["loss"] for line in log[-100:]), 5))
+
+
+def guidance(work: Work) -> dict:
+    "What exaggerating the class does to agreement and distance."
+    run, train, found = work.quick(work.main()), work.data("train"), {}
+    for scale in (0.0, 1.0, 1.5, 2.0, 4.0):
+        samples = sampled(run, train, work.args.few, DDIM(50), scale, batch=work.args.batch, device=work.device)
+        found[f"{scale:g}"] = asdict(distances(features(work.judge()[0], samples.images), _reference(work))) | dict(agreement=accuracy(work.judge()[0], samples))
+    return dict(n=work.args.few, scales=found)
+
+
+def pictures(work: Work) -> dict:
+    "Samples by class, how they come to be, the way from one to another, and the training digits nearest to some."
+    run, train, out = work.main(), work.data("train"), ROOT / "results" / "mnist"
+    out.mkdir(parents=True, exist_ok=True)
+    by_class = floats(collect(draw(run, DDIM(50), 100, labels=range(10), device=work.device)))
+    save_grid(by_class, out / "classes.png", columns=10)
+    save_strips(collect(trajectories(run, DDIM(50), 4, labels=(3, 5, 8, 0), moments=10, device=work.device)), out / "trajectory.png")
+    save_grid(floats(collect(interpolation(run, DDIM(50), 0, 1, 10, labels=4, device=work.device))), out / "interpolation.png", columns=10)
+    guided = [floats(collect(draw(run, DDIM(50), 10, labels=range(10), guidance=scale, device=work.device))) for scale in (0, 1, 2, 4)]
+    save_grid(torch.cat(guided), out / "guidance.png", columns=10)
+    known, some = train.float(), by_class[:10]
+    nearest = torch.stack([known[(known - x).flatten(1).norm(dim=1).argmin()] for x in some])
+    save_grid(torch.cat([some, nearest]), out / "nearest.png", columns=10)
+    return dict(pictures=sorted(path.name for path in out.glob("*.png")), nearest_distance=nearest_distances(some, known).mean().item())
+
+
+STAGES = {"main_run": main_run, "headline": headline, "score": score, "guidance": guidance, "floor": floor, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder above MNIST/raw")
+    parser.add_argument("--work", type=Path, required=True, help="where runs and the files of finished stages are")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=f"out of {', '.join(STAGES)}")
+    parser.add_argument("--n", type=int, default=10_000, help="samples of the main run that are measured")
+    parser.add_argument("--many", type=int, default=60_000, help="samples of the main run that a classifier learns from")
+    parser.add_argument("--few", type=int, default=1000, help="samples for an entry of a table")
+    parser.add_argument("--bits", type=int, default=256, help="held-out digits for bits per dimension")
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--bf16", action="store_true", help="compute with bfloat16 networks on a CPU too")
+    parser.add_argument("--compile", action="store_true", help="compile the networks that draw")
+    work = Work(parser.parse_args())
+    for name in work.args.only: work.kept(name, lambda: STAGES[name](work))
+    found = {name: json.loads((work.folder / f"{name}.json").read_text()) for name in STAGES if (work.folder / f"{name}.json").is_file()}
+    given = shlex.join(word for word in sys.argv[1:] if "/" not in word and word not in ("--data", "--work"))
+    record = origin(f"python benchmarks/mnist.py --data DIR --work DIR {given}".strip(), 0, "torchmetrics")
+    record |= dict(judge=work.judge()[1], peak_memory_MB=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), stages=found)
+    (ROOT / "results" / "mnist.json").write_text(json.dumps(record) + "\n")
+    if "headline" in found: print(table(found["headline"]))
+
+
+if __name__ == "__main__": main()
