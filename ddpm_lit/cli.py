@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'FITTING', 'COMMANDS', 'USAGE', 'ScheduleConfig', 'Common', 'Train', 'Resume', 'Walk', 'Sample', 'Evaluate',
-           'UsageError', 'Stopped', 'usage', 'parse', 'parse_train', 'new_run', 'noted_signals', 'checkpoint', 'fit',
-           'train_command', 'resume_command', 'sample_command', 'evaluate_command', 'run_command', 'explain', 'main']
+           'parse_train', 'new_run', 'checkpoint', 'fit', 'train_command', 'resume_command', 'sample_command',
+           'evaluate_command', 'run_command', 'main']
 
 # %% ../nbs/19_cli.ipynb #66d016fb
 import difflib
@@ -20,12 +20,9 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
-import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +44,7 @@ from .runs import Run, append_log, load_pretrained, save_run, write_json
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, sigmoid_schedule
 from .solvers import DPMSolver, SolverSpacing
 from .summary import TRACKERS, Trackers, check_trackers, glimpse, run_page, show, trackers, watch, watching
+from .terminal import HELP, Stopped, UsageError, answered, noted_signals, parse, threads, usage
 from .train import Trainer, TrainConfig, processes
 from .unet import PRESETS as NETWORKS
 from .unet import UNet, UNetConfig
@@ -277,84 +275,10 @@ PRESETS = {
 }
 FITTING = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "mnist", "cifar10": "cifar10", "celeba": "celeba64-small"}  # the preset for a name of data
 
-# %% ../nbs/19_cli.ipynb #e6127024
-class UsageError(ValueError):
-    "The command line asks for what cannot be had; exit status 2."
-
-
-class Stopped(KeyboardInterrupt):
-    "The user, or the system, asked the command to stop; exit status 128 + the signal's number."
-
-    def __init__(self, number: int, sentence: str):
-        super().__init__(sentence)
-        self.number = number
-
-
-@contextmanager
-def usage() -> Iterator[None]:
-    "A ValueError raised in this block is the command line's fault."
-    try: yield
-    except ValueError as error: raise UsageError(str(error)) from error
-
-# %% ../nbs/19_cli.ipynb #b9877bd6
-_MARKS = (conf.OmitArgPrefixes, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName)
-_HELP = {"-h", "--help"}
-
-
-_PHRASES = [  # tyro's words, and ours
-    (r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 must be a whole number, got \2"),
-    (r"^Error parsing (--\S+): could not convert string to float: (.*)", r"\1 must be a number, got \2"),
-    (r"^Error parsing (--\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could be instantiated from \[(.*?)\]\..*", lambda m: f"{m[1]} must be {m[2].strip('[]')}, got {m[3]}"),
-    (r"^Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 cannot be made of \2"),
-    (r"^Error parsing (\w+): ", ""),
-    (r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.?$", r"\2 must be one of \3, got \1"),
-    (r"^Missing value for argument '(--\S+)'.*", r"\1 needs a value"),
-    (r"^Missing value for argument '(\w+)'.*|^Missing from [\w -]+: (\w+).*", lambda m: f"{(m[1] or m[2]).upper()} is missing"),
-    (r"^Unrecognized (?:or misplaced )?options: ([^-].*)", r"there is no use for \1"),
-    (r"^Unrecognized (?:or misplaced )?options: ([^ ,]+).*", r"there is no flag \1"),
-]
-
-
-def _sentence(box: str) -> str:
-    "tyro's box of several lines as one sentence. Where the terminal has no box characters, the title is a part of its own."
-    rows = "\n".join(row.strip("│") for row in box.splitlines() if not row.startswith(("╭", "╰")))
-    parts = re.split(r"\n\s*[─-]{5,}\s*\n", rows)["╭" not in box:]
-    said = re.sub(r"^[a-z]", lambda first: first[0].upper(), " ".join(parts[0].split()))
-    for theirs, ours in _PHRASES:
-        if re.match(theirs, said): said = re.sub(theirs, ours, said)
-    meant = [flag for part in parts if "Perhaps" in part for flag in re.findall(r"^\s+(--[\w-]+)", part, re.M)]
-    return said + (f"; did you mean {meant[0]}?" if meant else "")
-
-
-@contextmanager
-def _wide(argv: list[str]) -> Iterator[None]:
-    "Lines of any width, so that no complaint is broken in the middle of a name; help keeps the terminal's width."
-    old = os.environ.get("COLUMNS")
-    if not _HELP & set(argv): os.environ["COLUMNS"] = "10000"
-    try: yield
-    finally:
-        if old is None: os.environ.pop("COLUMNS", None)
-        else: os.environ["COLUMNS"] = old
-
-# %% ../nbs/19_cli.ipynb #fe2813e9
-def parse(
-    command: type,         # Train, Resume or Sample
-    argv: list[str],       # the words after the command
-    default=None,          # a preset: a value of `command`, in which what must be given is tyro.MISSING
-):                         # a value of `command`
-    "Read the command line. UsageError says what is wrong with it; SystemExit(0) after help."
-    prog, said = f"ddpm-lit {command.__name__.lower()}", io.StringIO()
-    try:
-        with redirect_stderr(said), _wide(argv), usage():
-            return tyro.cli(command, prog=prog, args=argv, config=_MARKS, **({} if default is None else {"default": default}))
-    except SystemExit as end:
-        if not end.code: raise
-        raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
-
 # %% ../nbs/19_cli.ipynb #926d8135
 def parse_train(argv: list[str]) -> Train:  # the words after `train`
     "The `Train` that `argv` asks for, with the preset of its data as defaults."
-    words, help = [word.removeprefix("--preset=") for word in argv], bool(_HELP & set(argv))
+    words, help = [word.removeprefix("--preset=") for word in argv], bool(HELP & set(argv))
     if not help and not any(not word.startswith("-") for word in words): raise UsageError(f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of images (see ddpm-lit train --help)")
     likely = [word if word in PRESETS and word not in FITTING else FITTING[word] for word in words if word in FITTING or word in PRESETS]
     if help: return _read_train(["--help"], (likely or ["digits"])[0])
@@ -453,20 +377,6 @@ def _noted_by_any(noted: list[int], trainer: Trainer) -> int:
     return int(flag)
 
 # %% ../nbs/19_cli.ipynb #b61d5d60
-@contextmanager
-def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
-    "Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one stops at once."
-    noted = []
-    def note(number, frame):
-        if noted: raise Stopped(number, "stopped at once; the last checkpoint stands")
-        noted.append(number)
-    here = threading.current_thread() is threading.main_thread()  # only there can signals be handled
-    old = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM) if here and signal.getsignal(n) != signal.SIG_IGN}
-    try: yield noted
-    finally:
-        for number, handler in old.items(): signal.signal(number, handler)
-
-
 def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
     "Save all that resuming needs, and beside it the averaged weights, ready to sample from."
     with _writing(folder):
@@ -766,75 +676,14 @@ def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
     if name not in COMMANDS: raise UsageError(f"{f'there is no command {name!r}' if name else 'a command is missing'}: give {', '.join(COMMANDS)} (see ddpm-lit --help)")
     read, run = COMMANDS[name]
     args = read(rest)
-    with _threads(args.common.threads): run(args)
-
-
-_FLAGS = {"y": "--num-classes", "folder": "--out"}  # where the two have other names
-
-
-def explain(error: BaseException) -> tuple[int, str]:  # exit status, one sentence
-    "What to tell the user about an error."
-    said = " ".join(str(error).split()) or type(error).__name__
-    if len(said) > 1000: said = said[:997] + "..."  # it may quote a damaged file
-    if isinstance(error, UsageError): return 2, re.sub(r"^(\w+) must", lambda name: _FLAGS.get(name[1], "--" + name[1].replace("_", "-")) + " must", said)  # a field is a flag
-    if isinstance(error, Stopped): return 128 + error.number, said
-    if isinstance(error, KeyboardInterrupt): return 130, "stopped"
-    if isinstance(error, OSError) and error.filename: return 1, f"{error.strerror}: {error.filename}"
-    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-        return 1, "there is not enough memory; a smaller --batch-size (train) or --batch (sample) needs less"
-    if isinstance(error, (ValueError, OSError, FloatingPointError)) or isinstance(error, ModuleNotFoundError) and "pip install" in said: return 1, said
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")): return 1, f"the network cannot be compiled here: {said[:200]}; without --compile it runs as it is"
-    return 1, f"unexpected {type(error).__name__}: {said} (--debug shows where)"
+    with threads(args.common.threads): run(args)
 
 
 def main(
     argv: list[str] | None = None,  # the words after `ddpm-lit`; None: those of this process
 ) -> int:                           # the exit status
     "The command `ddpm-lit`."
-    argv = sys.argv[1:] if argv is None else argv
-    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="replace")  # a terminal without ± gets a ?
-    try:
-        with _quiet(), _terminable(): run_command(argv)
-        sys.stdout.flush()
-        return 0
-    except SystemExit as end: return end.code or 0  # after help
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except (Exception, KeyboardInterrupt) as error:
-        if "--debug" in argv: traceback.print_exc()
-        status, sentence = explain(error)
-        alike = isinstance(error, (UsageError, Stopped)) and os.environ.get("RANK", "0") != "0"  # the main process says the same
-        if not alike: print(f"ddpm-lit: {sentence}", file=sys.stderr)
-        return status
+    return answered(run_command, sys.argv[1:] if argv is None else argv)
 
 # %% ../nbs/19_cli.ipynb #f06a1bf6
-@contextmanager
-def _quiet() -> Iterator[None]:
-    "Warnings on one line each, without the line of code that they come from."
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in a notebook, through accelerate
-        warnings.showwarning = lambda message, *_, **__: print(f"ddpm-lit: warning: {' '.join(str(message).split())}", file=sys.stderr)
-        yield
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    "Compute with `n` cores, and then again with as many as before."
-    before = torch.get_num_threads()
-    if n: torch.set_num_threads(n)
-    try: yield
-    finally: torch.set_num_threads(before)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    "SIGTERM ends the command as Ctrl-C does, so that nothing half-written stays behind."
-    def stop(number, frame): raise Stopped(number, "stopped by a signal")
-    if threading.current_thread() is not threading.main_thread(): return (yield)
-    old = signal.signal(signal.SIGTERM, stop)
-    try: yield
-    finally: signal.signal(signal.SIGTERM, old)
-
-
 if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main())

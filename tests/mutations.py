@@ -34,7 +34,7 @@ HEAVY = ("torch torch._dynamo torch.utils.tensorboard torchvision accelerate.tra
 
 @dataclass(frozen=True)
 class Mutation:
-    "One mistake: in `module`, the text `old` becomes `new`; `judges` are PAGE or names of files in tests/. The first is the owner, whom the slow suite asks."
+    "One mistake: in `module`, the text `old` becomes `new`; `judges` are PAGE, files in tests/, or single tests of long files. The first is the owner, whom the slow suite asks."
     name: str
     module: str
     old: str
@@ -212,7 +212,7 @@ MUTATIONS = [
     Mutation("noise kept without its root", "solvers", "keep = ((1 - schedule.at(s)) / (1 - schedule.at(t))).sqrt()", "keep = (1 - schedule.at(s)) / (1 - schedule.at(t))", both("test_solvers.py")),
     Mutation("the image at the strength of t", "solvers", "schedule.at(s).sqrt() * torch.expm1(-h)", "schedule.at(t).sqrt() * torch.expm1(-h)", both("test_solvers.py")),
     Mutation("e^h for e^-h", "solvers", "torch.expm1(-h) * D", "torch.expm1(h) * D", both("test_solvers.py")),
-    Mutation("an answer from a later time taken", "solvers", "if u <= t: raise ValueError", "if u < 0: raise ValueError", ("test_solvers.py",)),
+    Mutation("an answer from a later time taken", "solvers", "if u <= t: raise ValueError", "if u < 0: raise ValueError", ("test_solvers.py::test_mistakes_are_refused",)),
 
     Mutation("a classifier's slope without the root", "guidance", "eps_shift = expand(-scale * (1 - abar_t).sqrt(), slope)", "eps_shift = expand(-scale * (1 - abar_t), slope)", both("test_guidance.py")),
     Mutation("a classifier that pushes away", "guidance", "eps_shift = expand(-scale * (1 - abar_t).sqrt(), slope)", "eps_shift = expand(scale * (1 - abar_t).sqrt(), slope)", both("test_guidance.py")),
@@ -270,18 +270,18 @@ MUTATIONS = [
     Mutation("no context is the last label's vector", "unet", "torch.full_like(t, self.config.num_classes) if y is None", "torch.full_like(t, self.config.num_classes - 1) if y is None", both("test_guidance.py")),
     Mutation("a scale without its 1", "unet", "self.norm2(h) * (1 + scale) + shift", "self.norm2(h) * scale + shift", ("test_guidance.py",)),
     Mutation("scale and shift exchanged", "unet", "scale, shift = told.chunk(2, dim=1)", "shift, scale = told.chunk(2, dim=1)", ("test_guidance.py",)),
-    Mutation("a compiled network that looks at its labels", "unet", 'seen = y.device.type == "cpu" and not torch.compiler.is_compiling()', 'seen = y.device.type == "cpu"', ("test_unet.py",)),
-    Mutation("a transposed convolution cut at its beginning", "unet", "[..., :size[0], :size[1]]", "[..., -size[0]:, -size[1]:]", ("test_unet.py",)),
+    Mutation("a compiled network that looks at its labels", "unet", 'seen = y.device.type == "cpu" and not torch.compiler.is_compiling()', 'seen = y.device.type == "cpu"', ("test_unet.py::test_compiled_in_one_piece_and_once",)),
+    Mutation("a transposed convolution cut at its beginning", "unet", "[..., :size[0], :size[1]]", "[..., -size[0]:, -size[1]:]", ("test_unet.py::test_a_transposed_convolution_paints_windows",)),
     Mutation("other dropout when computed again", "unet", "use_reentrant=False)", "use_reentrant=False, preserve_rng_state=False)", both("test_unet.py")),
-    Mutation("features joined before they are forgotten", "unet", "answer(layer, emb, x, kept.pop()) if", "answer(layer, emb, torch.cat([x, kept.pop()], dim=1)) if", ("test_unet.py",)),
-    Mutation("a head's width for the number of heads", "unet", "width // self.head_dim", "self.head_dim", ("test_unet.py", "test_interop.py")),
-    Mutation("normalised features left in the other order", "unet", "super().forward(x.contiguous()).contiguous(memory_format=last)", "super().forward(x.contiguous())", ("test_unet.py",)),
-    Mutation("a count of heads where their width is given", "interop", 'return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}', 'return {"heads": min(heads)}', ("test_interop.py",)),
+    Mutation("features joined before they are forgotten", "unet", "answer(layer, emb, x, kept.pop()) if", "answer(layer, emb, torch.cat([x, kept.pop()], dim=1)) if", ("test_unet.py::test_checkpointing_changes_memory_and_nothing_else",)),
+    Mutation("a head's width for the number of heads", "unet", "width // self.head_dim", "self.head_dim", ("test_unet.py::test_heads_of_one_width_at_every_level", "test_interop.py")),
+    Mutation("normalised features left in the other order", "unet", "super().forward(x.contiguous()).contiguous(memory_format=last)", "super().forward(x.contiguous())", ("test_unet.py::test_channels_that_lie_side_by_side_stay_so",)),
+    Mutation("a count of heads where their width is given", "interop", 'return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}', 'return {"heads": min(heads)}', ("test_interop.py::test_answers_and_gradients_both_ways",)),
     Mutation("an odd size exported", "interop", "for n in c.sizes[:-1])", "for n in c.sizes[:-2])", both("test_interop.py")),
-    Mutation("the larger variance forgotten", "interop", '"variance_type": "fixed_small"} | _walk(run)', '"variance_type": "fixed_small"}', ("test_interop.py",)),
+    Mutation("the larger variance forgotten", "interop", '"variance_type": "fixed_small"} | _walk(run)', '"variance_type": "fixed_small"}', ("test_interop.py::test_the_way_of_walking_survives_there_and_back",)),
     Mutation("keys and queries exchanged", "interop", 'for letter in "qkv")', 'for letter in "kqv")', both("test_interop.py")),
 
-    Mutation("EMA with its shares exchanged", "train", "1 - ema_decay(self.config, self.step))", "ema_decay(self.config, self.step))", both("test_train.py")),
+    Mutation("EMA with its shares exchanged", "train", "1 - ema_decay(self.config, self.step))", "ema_decay(self.config, self.step))", ("test_train.py", PAGE)),
     Mutation("EMA warm-up one step late", "train", "(1 + n) / (10 + n)", "n / (9 + n)", both("test_train.py")),
     Mutation("learning rate that starts at zero", "train", "min(1.0, (n + 1) / max", "min(1.0, n / max", ("test_train.py",)),
     Mutation("SNR weights cut at 5", "train", '"snr": math.inf', '"snr": 5.0', ("test_train.py",)),
@@ -290,22 +290,22 @@ MUTATIONS = [
     Mutation("the corner of a window taken twice", "train", "corner[0], corner[1]]", "corner[0], corner[0]]", ("test_train.py",)),
     Mutation("parts of a batch added up, not averaged", "train", "(None if x is None else x[i::parts] for x in batch)) / parts", "(None if x is None else x[i::parts] for x in batch))", both("test_resume.py")),
     Mutation("labels dropped where they should be kept", "train", "(dropped < config.label_drop)", "(dropped >= config.label_drop)", ("test_train.py",)),
-    Mutation("the losses of other processes forgotten", "train", "        torch.distributed.all_reduce(total)\n            total /= self.here.num_processes", "        total /= self.here.num_processes", ("test_resume.py",)),
-    Mutation("another order of images after a stop", "train", "for step in range(self.step, self.config.steps))", "for step in range(self.config.steps))", both("test_resume.py")),
-    Mutation("one checkpoint more than asked for", "runs", "checkpoints(folder)[:-keep]", "checkpoints(folder)[:-keep - 1]", ("test_runs.py",)),
-    Mutation("the oldest checkpoint taken for the newest", "runs", "in reversed(checkpoints(folder))", "in checkpoints(folder)", ("test_runs.py",)),
+    Mutation("the losses of other processes forgotten", "train", "        torch.distributed.all_reduce(total)\n            total /= self.here.num_processes", "        total /= self.here.num_processes", ("test_resume.py::test_two_processes_get_the_weights_of_one",)),
+    Mutation("another order of images after a stop", "train", "for step in range(self.step, self.config.steps))", "for step in range(self.config.steps))", ("test_resume.py::test_stopped_and_continued_is_the_same_to_the_last_bit", PAGE)),
+    Mutation("one checkpoint more than asked for", "runs", "checkpoints(folder)[:-keep]", "checkpoints(folder)[:-keep - 1]", ("test_runs.py::test_a_training_that_is_killed_goes_on_to_the_same_bits",)),
+    Mutation("the oldest checkpoint taken for the newest", "runs", "in reversed(checkpoints(folder))", "in checkpoints(folder)", ("test_runs.py::test_a_training_that_is_killed_goes_on_to_the_same_bits",)),
     Mutation("the log of steps that are undone kept", "runs", "for line in read_log(folder, last))", "for line in read_log(folder))", both("test_runs.py")),
 
-    Mutation("labels that are not gone through again", "drawing", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py",)),
+    Mutation("labels that are not gone through again", "drawing", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py::test_and_on_its_label",)),
     Mutation("a run halved in its place", "drawing", "_halved(copy.deepcopy(run.model))", "_halved(run.model)", both("test_drawing.py")),
 
     Mutation("an average over one too many", "summary", "return (sums[width:] - sums[:-width]) / width", "return (sums[width:] - sums[:-width]) / (width + 1)", both("test_summary.py")),
     Mutation("a curve thinned to its valleys", "summary", "for pick in (np.argmin, np.argmax)", "for pick in (np.argmin, np.argmin)", (PAGE,)),
     Mutation("words of a table as they come", "summary", "<td>{html.escape(_value(value))}</td>", "<td>{_value(value)}</td>", both("test_summary.py")),
     Mutation("the head as it comes", "summary", "<p>{html.escape(' · '.join(filter(None, said)))}</p>", "<p>{' · '.join(filter(None, said))}</p>", both("test_summary.py")),
-    Mutation("any file for a picture", "summary", "or not (data := path.read_bytes()).startswith(sign)", "or not (data := path.read_bytes())", ("test_summary.py",)),
-    Mutation("a resumed curve over the old one", "summary", "purge_step=step + 1", "purge_step=None", ("test_summary.py",)),
-    Mutation("ink that is not seen at night", "summary", "for theirs, ours in _INKS.items()", "for theirs, ours in ()", ("test_summary.py",)),
+    Mutation("any file for a picture", "summary", "or not (data := path.read_bytes()).startswith(sign)", "or not (data := path.read_bytes())", ("test_summary.py::test_only_pictures_are_pictures",)),
+    Mutation("a resumed curve over the old one", "summary", "purge_step=step + 1", "purge_step=None", ("test_summary.py::test_tensorboard_holds_what_the_log_holds",)),
+    Mutation("ink that is not seen at night", "summary", "for theirs, ours in _INKS.items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
 ]
 QUICK = ["KL with the means added", "cosine without the square", "stride over the wrong alpha_bar", "beta for the posterior variance", "v with its sign flipped",
          "terms averaged, not added", "the last step adds noise", "sigma for the direction", "slerp that is linear", "EMA with its shares exchanged"]  # judged by their test files in the quick suite
@@ -380,7 +380,7 @@ def run_page(path: Path) -> int:
 
 
 def run_tests(name: str) -> int:
-    "Run a file of tests. pytest's exit code is 1 if one of them failed, and more if they could not be run."
+    "Run a file of tests, or one of its tests. pytest's exit code is 1 if one of them failed, and more if they could not be run."
     import pytest
     return int(pytest.main(["-x", "-q", "--tb=line", "--disable-warnings", "-p", "no:cacheprovider", f"tests/{name}"]))
 

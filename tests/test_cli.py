@@ -22,9 +22,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit.cli import FITTING, PRESETS, ScheduleConfig, explain, main, parse_train
+from ddpm_lit.cli import FITTING, PRESETS, ScheduleConfig, main, parse_train
 from ddpm_lit.files import NAMED_DATA
 from ddpm_lit.runs import read_log, read_tensors
+from ddpm_lit.terminal import explain
 from ddpm_lit.train import Trainer
 from ddpm_lit.unet import PRESETS as NETWORKS
 

@@ -9,7 +9,7 @@ import torch
 from strategies import images
 
 from ddpm_lit import EPS, X0, DynamicThreshold, GaussianMixtureOracle, linear_schedule, vlb_terms
-from ddpm_lit.likelihood import Bound, bound
+from ddpm_lit.likelihood import Bound, bits_per_dim
 from ddpm_lit.runs import Run
 from ddpm_lit.train import keyed_generator
 
@@ -45,29 +45,29 @@ def test_the_bound_is_the_mean_of_the_terms(y):
     terms = vlb_terms(ORACLE, SCHEDULE, DATA, y=y, levels=None, generator=[keyed_generator(3, 5, i) for i in range(7)])
     each = terms.total.tolist()
     want = [7, terms.prior.mean(), terms.kl.sum(1).mean(), terms.reconstruction.mean(), statistics.stdev(each) / 7**0.5, statistics.fmean(each), *terms.kl.mean(0)]
-    found = bound(RUN, DATA, None, y=y, seed=3)
+    found = bits_per_dim(RUN, DATA, None, y=y, seed=3)
     assert numbers(found) == pytest.approx([float(x) for x in want], rel=1e-12)
     assert found.curve.shape == (SCHEDULE.T - 1,) and found.curve.dtype == torch.float64 and found.curve.sum().item() == pytest.approx(found.kl, rel=1e-12)
 
 
 def test_the_batch_does_not_matter():
-    want, passed = numbers(bound(RUN, DATA, None)), []
+    want, passed = numbers(bits_per_dim(RUN, DATA, None)), []
     def watch(batches):
         for batch in batches:
             passed.append(len(batch))
             yield batch
-    for batch in (1, 3, 7): assert numbers(bound(RUN, DATA, None, batch=batch, watch=watch)) == pytest.approx(want, rel=1e-12)
+    for batch in (1, 3, 7): assert numbers(bits_per_dim(RUN, DATA, None, batch=batch, watch=watch)) == pytest.approx(want, rel=1e-12)
     assert passed == [1] * 7 + [3, 3, 1] + [7]
-    assert numbers(bound(RUN, DATA, None, seed=1))[2] != pytest.approx(want[2], rel=1e-6)
+    assert numbers(bits_per_dim(RUN, DATA, None, seed=1))[2] != pytest.approx(want[2], rel=1e-6)
 
 
 @pytest.mark.parametrize("y", [torch.arange(7), images(0, 7, 3)], ids=["labels", "contexts"])
 def test_each_image_keeps_its_label(y):
     run = blind()
-    bound(run, DATA, None, y=y, batch=3)
+    bits_per_dim(run, DATA, None, y=y, batch=3)
     assert len(run.model.seen) == 3 * SCHEDULE.T and torch.equal(torch.cat([run.model.seen[i * SCHEDULE.T][2] for i in range(3)]), y)
     run.model.seen.clear()
-    bound(run, DATA, None)
+    bits_per_dim(run, DATA, None)
     assert {len(seen) for seen in run.model.seen} == {2}, "without labels the model is called without"
 
 
@@ -75,21 +75,21 @@ def test_each_image_keeps_its_label(y):
 def test_a_range_clips_and_a_threshold_does_not(clip, says):
     "L_{t−1} = ½ (SNR(t−1) − SNR(t)) ‖x_0 − x̂_0‖² shows which x̂_0 was meant."
     snr, error = SCHEDULE.snr, (DATA - says).square().mean()
-    torch.testing.assert_close(bound(blind(clip), DATA, None).curve, 0.5 * (snr[1:-1] - snr[2:]) * error / math.log(2), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(bits_per_dim(blind(clip), DATA, None).curve, 0.5 * (snr[1:-1] - snr[2:]) * error / math.log(2), rtol=1e-8, atol=1e-12)
 
 
 def test_levels_are_counted_or_refused():
     two = DATA.sign()
     want = vlb_terms(Blind(), SCHEDULE, two, param=X0, levels=2, clip=(-1, 1), generator=[keyed_generator(0, 5, i) for i in range(7)])
-    assert bound(blind((-1, 1)), two, 2).reconstruction == pytest.approx(want.reconstruction.mean().item(), rel=1e-12)
-    with pytest.raises(ValueError, match="levels=17"): bound(RUN, DATA.clamp(-1, 1), 17)
-    with pytest.raises(ValueError, match="levels=256"): bound(RUN, DATA.clamp(-1, 1))
+    assert bits_per_dim(blind((-1, 1)), two, 2).reconstruction == pytest.approx(want.reconstruction.mean().item(), rel=1e-12)
+    with pytest.raises(ValueError, match="levels=17"): bits_per_dim(RUN, DATA.clamp(-1, 1), 17)
+    with pytest.raises(ValueError, match="levels=256"): bits_per_dim(RUN, DATA.clamp(-1, 1))
 
 
 def test_one_image_has_no_error_and_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = bound(RUN, DATA[:1], None)
+        found = bits_per_dim(RUN, DATA[:1], None)
     assert found.n == 1 and math.isnan(found.error) and found.total == pytest.approx(found.prior + found.kl + found.reconstruction) and math.isfinite(found.total)
 
 

@@ -21,11 +21,12 @@ def test_quick_mutation(name, clerk):
 
 
 @pytest.fixture(scope="module")
-def verdicts():
-    "All owners before the package as it is, then all mutations before their owners, as many at a time as there are processors."
-    pool, cases = court(os.cpu_count() or 1), {m.name: case(m, m.judges[0]) for m in MUTATIONS}
+def verdicts(request):
+    "The owners of the chosen mutations before the package as it is, then the mutations before their owners, as many at a time as there are processors."
+    chosen = [item.callspec.params["mutation"] for item in request.session.items if "verdicts" in item.fixturenames]
+    pool, cases = court(os.cpu_count() or 1), {m.name: case(m, m.judges[0]) for m in chosen}
     fair = {owner: pool.submit(innocent, *owner) for owner in dict.fromkeys(cases.values())}
-    yield {m.name: (fair[cases[m.name]], pool.submit(caught, m, m.judges[:1], check_judges=False)) for m in MUTATIONS}
+    yield {m.name: (fair[cases[m.name]], pool.submit(caught, m, m.judges[:1], check_judges=False)) for m in chosen}
     pool.shutdown(cancel_futures=True)
 
 

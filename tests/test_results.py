@@ -25,3 +25,16 @@ def test_weights_are_small_and_have_a_description():
 
 def test_nothing_is_pickled():
     assert not [p for folder in ("ddpm_lit", "results", "tests", "nbs") for p in (ROOT / folder).rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz")]
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "ddpm_lit" / "weights").glob("*/README.md")), ids=lambda p: p.parent.name)
+def test_the_figures_of_a_card_are_those_of_its_result_file(card):
+    text, found = card.read_text(encoding="utf-8"), json.loads((ROOT / "results" / f"shipped-{card.parent.name}.json").read_text(encoding="utf-8"))
+    for word in ("Data and terms", "Recipe", "Cost", "Measured", "Limits"): assert f"**{word}" in text, word
+    shown = [f"{found['distance']['frechet']:.3f}", f"{found['floor']['frechet']:.3f}", f"{found['agreement']:.1%}", f"{found['agreement_real']:.1%}", f"{found['score']['samples']:.1%}", f"{found['bits']['total']:.3f} ± {found['bits']['error']:.3f}", f"{found['n']:,} samples"]
+    missing = [figure for figure in shown if figure.replace("%", " %") not in text]
+    assert not missing, f"{card} lacks {missing}"
+
+
+def test_every_model_that_comes_with_the_package_has_a_card():
+    assert {p.parent for p in WEIGHTS} == {p.parent for p in (ROOT / "ddpm_lit" / "weights").glob("*/README.md")}
