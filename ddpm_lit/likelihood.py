@@ -47,12 +47,19 @@ def bits_per_dim(
     device: torch.device | str = "cpu",
     watch: Callable[[Iterable], Iterable] = iter,  # passes the batches on, for example to show how far they are
 ) -> Bound:
-    "The bound with the sampler's clipping: T network calls for each image. ValueError as in `vlb_terms`."
+    "The bound, T network calls for each image; x̂_0 is cut to the run's range as the sampler does it (a dynamic threshold is no fixed range, and is left out). ValueError as in `vlb_terms`."
+    if not len(x0) or batch < 1: raise ValueError(f"x0 and batch must hold at least one image, got {len(x0)} and {batch}")
+    if y is not None and len(y) != len(x0): raise ValueError(f"y must have one row for each of the {len(x0)} images, got {len(y)}")
     clip, model, rows = run.clip if isinstance(run.clip, tuple) else None, run.model.to(device), torch.arange(len(x0))
     def part(some):
         own = [keyed_generator(seed, 5, int(i)) for i in some]
         return vlb_terms(model, run.schedule, x0[some].to(device), param=run.param, y=None if y is None else y[some].to(device), levels=levels, clip=clip, generator=own)
     found = [part(some) for some in watch(rows.split(batch))]
-    prior, kl, rest = (torch.cat([getattr(terms, name).double().cpu() for terms in found]) for name in ("prior", "kl", "reconstruction"))
+    prior, kl, rest = (torch.cat([getattr(terms, name).cpu().double() for terms in found]) for name in ("prior", "kl", "reconstruction"))
     total = prior + kl.sum(1) + rest
-    return Bound(len(x0), prior.mean().item(), kl.sum(1).mean().item(), rest.mean().item(), (total.std() / len(x0)**0.5).item(), kl.mean(0))
+    return Bound(len(x0), prior.mean().item(), kl.sum(1).mean().item(), rest.mean().item(), _standard_error(total), kl.mean(0))
+
+# %% ../nbs/16c_likelihood.ipynb #e8ac7502
+def _standard_error(x: Tensor) -> float:
+    "Of the mean of x, (N,); nan for a single number."
+    return ((x - x.mean()).square().sum() / (len(x) * (len(x) - 1))).sqrt().item()

@@ -8,7 +8,7 @@ import pytest
 from book import PACKAGE, ROOT, modules
 
 HEAVY = ("sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy torchvision accelerate diffusers PIL tqdm "
-         "safetensors tyro pandas hypothesis").split()
+         "safetensors tyro pandas hypothesis torchmetrics torch_fidelity").split()
 CONTRACT = """
     Gaussian gaussian_kl NoiseSchedule linear_schedule scaled_linear_schedule cosine_schedule sigmoid_schedule zero_terminal_snr
     q_sample q_posterior EPS X0 V Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
