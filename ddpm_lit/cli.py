@@ -9,7 +9,6 @@ __all__ = ['PRESETS', 'FITTING', 'COMMANDS', 'USAGE', 'ScheduleConfig', 'Common'
 
 # %% ../nbs/19_cli.ipynb #66d016fb
 import difflib
-import io
 import itertools
 import json
 import math

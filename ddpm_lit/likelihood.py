@@ -6,7 +6,6 @@
 __all__ = ['Bound', 'bits_per_dim']
 
 # %% ../nbs/16c_likelihood.ipynb #4bc95bea
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

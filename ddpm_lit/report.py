@@ -18,7 +18,7 @@ from .data import ImageData
 from .ddim import DDIM
 from .drawing import Watch, collect, draw
 from .evaluate import mean_distance, nearest_distances, share_error
-from .features import Classifier, accuracy, accuracy_score, distances, features, fit_classifier, load_classifier, predictions, save_classifier
+from .features import Classifier, accuracy, accuracy_score, distances, features, fit_classifier, load_classifier, save_classifier
 from .likelihood import bits_per_dim
 from .runs import Run
 from .train import keyed_generator

@@ -306,6 +306,31 @@ MUTATIONS = [
     Mutation("any file for a picture", "summary", "or not (data := path.read_bytes()).startswith(sign)", "or not (data := path.read_bytes())", ("test_summary.py::test_only_pictures_are_pictures",)),
     Mutation("a resumed curve over the old one", "summary", "purge_step=step + 1", "purge_step=None", ("test_summary.py::test_tensorboard_holds_what_the_log_holds",)),
     Mutation("ink that is not seen at night", "summary", "for theirs, ours in _INKS.items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
+
+    Mutation("attributes learned as one choice", "features", "loss_of = F.binary_cross_entropy_with_logits if", "loss_of = F.cross_entropy if", ("test_features.py::test_attributes_are_questions_with_yes_or_no",)),
+    Mutation("first weights that leave torch's random numbers changed", "features", "    with torch.random.fork_rng(devices=[]):\n        torch.default_generator.manual_seed(seed)\n        yield", "    torch.default_generator.manual_seed(seed)\n    yield", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
+    Mutation("one order and the same moves for all seeds", "features", "keyed_generator(seed, 4)", "keyed_generator(0, 4)", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
+    Mutation("pictures that are never moved all the way", "features", "torch.randint(0, 2 * shift + 1,", "torch.randint(0, 2 * shift,", ("test_features.py::test_pictures_are_only_moved",)),
+    Mutation("a border that is mirrored, not repeated", "features", 'mode="replicate"', 'mode="reflect"', ("test_features.py::test_pictures_are_only_moved",)),
+    Mutation("pictures of 17 levels taken for ones of 256", "features", "ImageData(part, levels=levels).float()", "ImageData(part).float()", ("test_features.py::test_features_do_not_depend_on_the_batch",)),
+    Mutation("a logit taken for a probability", "features", "(said > 0) ==", "(said > 0.5) ==", ("test_features.py::test_accuracy_counted_by_hand",)),
+    Mutation("kernel distance of subsets of 50", "features", "min(1000, len(a), len(b))", "min(50, len(a), len(b))", both("test_features.py::test_distances_are_their_formulas")),
+    Mutation("kernel distance in single precision", "features", "metric.update(a.cpu().double(), real=False)", "metric.update(a.cpu().float().double(), real=False)", ("test_features.py::test_distances_are_their_formulas",)),
+    Mutation("the same subsets for all seeds", "features", "with _seeded(seed): mean, scatter", "with _seeded(0): mean, scatter", ("test_features.py::test_distances_are_a_function_of_their_seed",)),
+    Mutation("a score learned from the test", "features", "accuracy(fit_classifier(samples, **options), test)", "accuracy(fit_classifier(test, **options), samples)", both("test_features.py::test_the_score_is_what_samples_teach")),
+    Mutation("a classifier without features accepted", "features", "1 <= value <= 4096", "0 <= value <= 4096", ("test_features.py::test_hostile_settings_are_refused_in_a_sentence",)),
+
+    Mutation("noise by the place in the batch", "likelihood", "int(i)) for i in some]", "i) for i in range(len(some))]", ("test_likelihood.py",)),
+    Mutation("labels of the first images for all batches", "likelihood", "else y[some]", "else y[:len(some)]", ("test_likelihood.py",)),
+    Mutation("bits of a mean step, not of all", "likelihood", "kl.sum(1).mean().item()", "kl.mean().item()", both("test_likelihood.py")),
+    Mutation("the spread of images for the error of their mean", "likelihood", "(len(x) * (len(x) - 1))).sqrt()", "(len(x) - 1)).sqrt()", ("test_likelihood.py",)),
+    Mutation("a total without L_T", "likelihood", "return self.prior + self.kl + self.reconstruction", "return self.kl + self.reconstruction", ("test_likelihood.py",)),
+    Mutation("a threshold taken for a range", "likelihood", "run.clip if isinstance(run.clip, tuple) else None", "run.clip", ("test_likelihood.py",)),
+
+    Mutation("each class asked for equally often", "report", "rows = torch.randint(len(train), (n,), generator=keyed_generator(seed, 6))", "rows = torch.tensor([(train.labels == train.labels.unique()[i % len(train.labels.unique())]).nonzero()[0, 0] for i in range(n)]) if train.labels is not None else torch.randint(len(train), (n,), generator=keyed_generator(seed, 6))", ("test_report.py::test_labels_are_as_frequent_as_in_the_data",)),
+    Mutation("samples on one level too many", "report", "/ 255 * (levels - 1)).round()", "/ 255 * levels).round()", ("test_report.py::test_samples_have_the_levels_of_the_data_and_the_labels_that_were_asked_for",)),
+    Mutation("one floor, five times", "report", "generator=keyed_generator(seed, 7, i)", "generator=keyed_generator(seed, 7)", ("test_report.py::test_the_floor_is_drawn_anew",)),
+    Mutation("copies looked for among held-out pictures", "report", "known = train.float()", "known = (test or train).float()", ("test_report.py::test_copies_are_found",)),
 ]
 QUICK = ["KL with the means added", "cosine without the square", "stride over the wrong alpha_bar", "beta for the posterior variance", "v with its sign flipped",
          "terms averaged, not added", "the last step adds noise", "sigma for the direction", "slerp that is linear", "EMA with its shares exchanged"]  # judged by their test files in the quick suite

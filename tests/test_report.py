@@ -1,16 +1,14 @@
 "The report on a run: what is asked, what is compared with what, and models whose truth is known."
-import torch
 import pytest
-from torch import nn
+import torch
 
 from ddpm_lit.data import ImageData
 from ddpm_lit.ddim import DDIM
-from ddpm_lit.features import Classifier, fit_classifier, load_classifier, save_classifier
 from ddpm_lit.files import load_images
-from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like, sampled, table
-from ddpm_lit.runs import Run, load_pretrained, write_json
-from ddpm_lit.schedule import cosine_schedule
 from ddpm_lit.prediction import V
+from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like, sampled, table
+from ddpm_lit.runs import Run, load_pretrained
+from ddpm_lit.schedule import cosine_schedule
 from ddpm_lit.unet import UNet, UNetConfig
 
 
@@ -39,6 +37,12 @@ def test_the_shipped_model_of_digits_draws_the_class_that_is_asked_for(digits, s
 def test_an_untrained_model_is_far_from_the_floor(digits):
     found = evaluate_run(small_run(), *digits, n=100, sampler=DDIM(2))
     assert found["distance"]["frechet"] > 5 * found["floor"]["frechet"] and "agreement" not in found and "score" not in found and "bits" not in found
+
+
+def test_the_floor_is_drawn_anew(digits, shipped):
+    train, test = digits
+    floor = evaluate_run(shipped, train, test, samples=test[:60])["floor"]
+    assert floor["frechet_spread"] > 0.05 * floor["frechet"] and floor["kernel_spread"] > 0
 
 
 def test_copies_are_found(digits, shipped):
