@@ -95,6 +95,7 @@ class Common:
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model on DATA, and leave a run folder with
+
     - config.json, schedule.json, weights.safetensors: the model
     - checkpoints: what `ddpm-lit resume` goes on from
     - log.jsonl, loss.png: how the training went

@@ -23,7 +23,7 @@ class DDIM:
     "x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z with σ = η √β̃ (DDIM eqs. 12 and 16). Raises ValueError for settings that are not allowed."
     steps: int | None = 50                  # 1..T; None is all T
     eta: float = 0.0                        # η in [0, 1]: 0 without noise, 1 is DDPM with σ² = β̃
-    spacing: Spacing = "trailing"           # as in `time_steps`, and so the next two
+    spacing: Spacing = "trailing"           # as in time_steps, and so the next two
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 
@@ -64,13 +64,13 @@ def ddim_encode(
     schedule: NoiseSchedule,
     x0: Tensor,                               # (B, ...) clean data, images in [-1, 1]
     steps: int | None = 50,                   # 1..T; None is all T. Decode with the same steps, spacing and timesteps
-    spacing: Spacing = "trailing",            # as in `time_steps`
-    timesteps: Sequence[int] | None = None,   # as in `time_steps`, strictly decreasing
+    spacing: Spacing = "trailing",            # as in time_steps
+    timesteps: Sequence[int] | None = None,   # as in time_steps, strictly decreasing
     *,
     param: Parameterization = EPS,            # what the model predicts
-    clip: Clip | None = None,                 # as in `sample_steps`, clips x̂_0 but in the first stride; inexact, and None is right unless decoding clips
+    clip: Clip | None = None,                 # as in sample_steps, clips x̂_0 but in the first stride; inexact, and None is right unless decoding clips
     y: Tensor | None = None,                  # (B, ...) labels or contexts
-    quad_end: float = 1.0,                    # as in `time_steps`
+    quad_end: float = 1.0,                    # as in time_steps
 ) -> Tensor:                                  # (B, ...) the x at the highest time, float32 or wider
     "The x_T from which DDIM with η = 0 leads to x_0: DDIM eq. 13 from s up to t, asking the model at t. Raises ValueError for times that are not allowed."
     x = at_least_float32(x0)

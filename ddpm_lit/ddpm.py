@@ -46,7 +46,7 @@ def time_steps(
 
 
 def time_pairs(
-    T: int,                                 # as in `time_steps`
+    T: int,                                 # as in time_steps
     steps: int | None = None,
     spacing: Spacing = "trailing",
     timesteps: Sequence[int] | None = None,
@@ -69,7 +69,7 @@ def _given(T: int, timesteps: Sequence[int]) -> list[int]:
 
 
 def check_spacing(
-    steps: int | None,                # as in `time_steps`
+    steps: int | None,                # as in time_steps
     spacing: str,
     timesteps: Sequence[int] | None,
     quad_end: float,
@@ -89,7 +89,7 @@ class DDPM:
     "Ancestral sampling: x_s from q(x_s | x_t, x̂_0) (DDPM Algorithm 2). Raises ValueError for settings that are not allowed."
     variance: Literal["posterior", "beta"] = "posterior"  # σ² = β̃, or σ² = β of the stride
     steps: int | None = None                              # 1..T; None is all T
-    spacing: Spacing = "trailing"                         # as in `time_steps`, and so the next two
+    spacing: Spacing = "trailing"                         # as in time_steps, and so the next two
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 
@@ -133,7 +133,7 @@ def predict(
     x: Tensor,                                # (B, ...) x_t
     t: int,                                   # its time, 1..T
     param: Parameterization = EPS,            # what the model predicts
-    clip: Clip | None = None,                 # as in `clip_prediction`: range of clean data, or a DynamicThreshold; None does not clip
+    clip: Clip | None = None,                 # as in clip_prediction: range of clean data, or a DynamicThreshold; None does not clip
     y: Tensor | None = None,                  # (B, ...) labels or contexts; None: the model is called without
 ) -> Prediction:                              # x̂_0 and ε̂, which together make x_t, clipped or not
     "What the model sees in x_t."
@@ -160,7 +160,7 @@ def sample_steps(
 
 
 def sample(
-    model: Callable[..., Tensor],             # all arguments as in `sample_steps`
+    model: Callable[..., Tensor],             # all arguments as in sample_steps
     schedule: NoiseSchedule,
     xT: Tensor,
     sampler=DDPM(),

@@ -50,7 +50,7 @@ Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor | None  # clas
 def check_labels(
     run: Run,
     labels: Labels,           # one or more classes or contexts
-    guidance: float = 1.0,    # as in `guided`
+    guidance: float = 1.0,    # as in guided
 ) -> tuple | None:            # the classes, or the contexts as tuples, to go through again and again
     "ValueError for labels that the run does not know, for none where it needs one, and for guidance that it cannot give."
     config, asked = run.model.config, None if labels is None else torch.as_tensor(labels).tolist()
@@ -125,7 +125,7 @@ def draw(
     seed: int = 0,                       # image i depends on `seed` and i alone, and on its label
     batch: int = 64,                     # images drawn at a time, at least 1
     labels: Labels = None,  # image i is of the class, or has the context, labels[i mod their number]; None: not told
-    guidance: float = 1.0,               # as in `guided`: 1 is plainly conditional, above 1 exaggerates
+    guidance: float = 1.0,               # as in guided: 1 is plainly conditional, above 1 exaggerates
     device: torch.device | str = "cpu",  # where to compute
     first: int = 0,                      # number of the first image, at least 0
     watch: Watch = iter,                 # passes the steps of each batch on, for example to show how far they are
@@ -173,7 +173,7 @@ def _halved(model: torch.nn.Module) -> torch.nn.Module:
 # %% ../nbs/18_drawing.ipynb #bba6e644
 def sampling_settings(
     run: Run,
-    sampler: Any,                               # as in `draw`, and so the next three
+    sampler: Any,                               # as in draw, and so the next three
     seed: int = 0,
     labels: Labels = None,
     guidance: float = 1.0,
@@ -204,7 +204,9 @@ def read_settings(
     return there if isinstance(there, dict) else None
 
 
-def image_name(number: int) -> str: return f"{number:05d}.png"
+def image_name(number: int) -> str:
+    "The file of image number `number`."
+    return f"{number:05d}.png"
 
 
 def missing(
@@ -218,7 +220,7 @@ def missing(
 # %% ../nbs/18_drawing.ipynb #039ab85b
 def claim(
     folder: str | Path,      # made if absent
-    settings: dict,          # as `sampling_settings` returns them
+    settings: dict,          # as sampling_settings returns them
     overwrite: bool = False, # whether numbered images of other settings may be removed
 ) -> None:
     "Make `folder` ready for images with these settings. ValueError names a setting that differs; OSError if it cannot be written."
@@ -262,16 +264,16 @@ def _refuse(folder: Path, settings: dict) -> None:
 # %% ../nbs/18_drawing.ipynb #70a69077
 def draw_folder(
     run: Run,
-    sampler: Any,                        # as in `draw`
+    sampler: Any,                        # as in draw
     folder: str | Path,                  # new, empty, or begun with the same settings; for one process at a time
-    n: int = 64,                         # as in `draw`, and so the next five
+    n: int = 64,                         # as in draw, and so the next five
     seed: int = 0,
     batch: int = 64,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
     overwrite: bool = False,             # whether numbered images of other settings may be removed
-    watch: Watch = iter,                 # as in `draw`
+    watch: Watch = iter,                 # as in draw
 ) -> Iterator[Path]:                     # each new file, when it is whole
     "Draw what is missing of 00000.png, 00001.png, ... ValueError as in `draw` and `claim`."
     _at_least(1, n=n, batch=batch)
@@ -290,7 +292,7 @@ def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Ite
 # %% ../nbs/18_drawing.ipynb #517ca794
 def trajectories(
     run: Run,
-    sampler: Any,                        # as in `draw`, and so the next six
+    sampler: Any,                        # as in draw, and so the next six
     n: int = 8,
     seed: int = 0,
     batch: int = 64,
@@ -298,7 +300,7 @@ def trajectories(
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
     moments: int = 8,                    # how many moments to keep at most, at least 1; the last is the image
-    watch: Watch = iter,                 # as in `draw`
+    watch: Watch = iter,                 # as in draw
 ) -> Iterator[Tensor]:                   # (<= batch, 2, moments, C, H, W): x_t and the x̂_0 that led there
     "Draw images and keep how they came to be. ValueError as in `draw`."
     _at_least(1, n=n, moments=moments)
@@ -326,14 +328,14 @@ def save_film(
 
 def film(
     run: Run,
-    sampler: Any,                        # as in `draw`, and so the next five
+    sampler: Any,                        # as in draw, and so the next five
     n: int = 64,
     seed: int = 0,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
     frames: int = 50,                    # about how many moments to keep, at least 1
-    watch: Watch = iter,                 # as in `draw`
+    watch: Watch = iter,                 # as in draw
 ) -> list[Tensor]:                       # (n, C, H, W) each, in [-1, 1], on the CPU: x_T, some x_t, and the images
     "One batch of images on their way, for `save_gif`. ValueError as in `draw`."
     _at_least(1, n=n, frames=frames)
@@ -396,7 +398,7 @@ def noise_behind(
     image: int | Tensor,                 # the number of an image of this seed, or a picture (C, H, W) in [-1, 1]
     seed: int = 0,
     labels: Labels = None,  # the one class or context that it is walked back with
-    guidance: float = 1.0,               # as in `guided`
+    guidance: float = 1.0,               # as in guided
     device: torch.device | str = "cpu",  # where to compute
 ) -> Tensor:                             # (1, C, H, W) x_T
     "The x_T that leads to an image: as it was drawn, or by encoding. ValueError for a sampler with noise, or a picture that does not fit."
@@ -419,9 +421,9 @@ def interpolation(
     seed: int = 0,
     batch: int = 64,                     # images drawn at a time, at least 1
     labels: Labels = None,  # the one class or context of all of them
-    guidance: float = 1.0,               # as in `guided`
+    guidance: float = 1.0,               # as in guided
     device: torch.device | str = "cpu",  # where to compute
-    watch: Watch = iter,                 # as in `draw`
+    watch: Watch = iter,                 # as in draw
 ) -> Iterator[Tensor]:                   # batches of images (<= batch, C, H, W)
     "Images on the way from a to b, by `slerp` of their x_T (DDIM section 5.3). ValueError as in `noise_behind`, or for numbers out of range."
     _at_least(2, n=n)
@@ -445,8 +447,8 @@ def encode_decode(
     run: Run,
     sampler: Any,                        # one that draws no noise
     x0: Tensor,                          # (B, C, H, W) pictures in [-1, 1]
-    labels: Labels = None,  # as in `draw`
-    guidance: float = 1.0,               # as in `guided`
+    labels: Labels = None,  # as in draw
+    guidance: float = 1.0,               # as in guided
     device: torch.device | str = "cpu",  # where to compute
     watch: Watch = iter,                 # passes the steps of the decoding on
 ) -> Encoded:
@@ -462,18 +464,18 @@ def encode_decode(
 # %% ../nbs/18_drawing.ipynb #d1df6a86
 def inpaintings(
     run: Run,
-    sampler: Any,                        # as in `draw`
+    sampler: Any,                        # as in draw
     x0: Tensor,                          # (C, H, W) the picture in [-1, 1]
     mask: Tensor,                        # (1, 1, H, W) bool, True where it is kept
-    n: int = 8,                          # number of fillings; as in `draw`, and so the next five
+    n: int = 8,                          # number of fillings; as in draw, and so the next five
     seed: int = 0,
     batch: int = 64,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
-    resamples: int = 10,                 # as in `inpaint_steps`: how often each block of strides is walked, at least 1
+    resamples: int = 10,                 # as in inpaint_steps: how often each block of strides is walked, at least 1
     jump: int = 10,                      # how many strides make a block, at least 1
-    watch: Watch = iter,                 # as in `draw`
+    watch: Watch = iter,                 # as in draw
 ) -> Iterator[Tensor]:                   # batches of images (<= batch, C, H, W)
     "Fill in what the mask leaves out, n times (RePaint, Algorithm 1). ValueError as in `draw` and `inpaint_steps`."
     _at_least(1, n=n, batch=batch)

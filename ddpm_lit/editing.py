@@ -23,7 +23,7 @@ from .schedule import NoiseSchedule, at_least_float32, expand
 
 # %% ../nbs/12_editing.ipynb #38117dfe
 def trajectory(
-    steps: Iterable[Step],  # what `sample_steps` or `inpaint_steps` yields
+    steps: Iterable[Step],  # what sample_steps or inpaint_steps yields
     every: int = 1,         # keep one step in so many, >= 1; the last is always kept
 ) -> list[Step]:            # in the order in which they were made
     "Some of the steps of a walk. Raises ValueError for `every` below 1."
@@ -58,7 +58,7 @@ def lerp(
 
 
 def mix(
-    a: Tensor,          # as in `lerp`
+    a: Tensor,          # as in lerp
     b: Tensor,
     w: float | Tensor,
 ) -> Tensor:
@@ -68,7 +68,7 @@ def mix(
 
 
 def slerp(
-    a: Tensor,          # as in `lerp`
+    a: Tensor,          # as in lerp
     b: Tensor,
     w: float | Tensor,
 ) -> Tensor:
@@ -113,7 +113,7 @@ def grid_between(
     corners: Tensor,         # (4, ...) upper left, upper right, lower left, lower right
     rows: int,               # >= 2
     columns: int,            # >= 2
-    mixing: Mixing = slerp,  # as in `between`
+    mixing: Mixing = slerp,  # as in between
 ) -> Tensor:                 # (rows*columns, ...) row by row
     "Down both sides first, then across. Raises ValueError for another number of corners, or fewer than two rows or columns."
     if len(corners) != 4: raise ValueError(f"corners must be 4 images, got {len(corners)}")
@@ -132,8 +132,8 @@ def interpolate(
     *,
     mixing: Mixing = slerp,              # of the two x_T
     param: Parameterization = EPS,       # what the model predicts
-    clip: Clip | None = None,  # as in `sample_steps`; clips on both ways
-) -> Tensor:                             # (B*n, ...) as `between` has them
+    clip: Clip | None = None,  # as in sample_steps; clips on both ways
+) -> Tensor:                             # (B*n, ...) as between has them
     "Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4). Raises ValueError for a sampler with noise: the ends would not come back."
     if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM(eta=0), got {sampler}")
     times = [t for t, _ in sampler.pairs(schedule)]
@@ -185,7 +185,7 @@ def image_to_image(
     eps: Tensor,                              # (B, ...) standard normal noise
     sampler=DDPM(),                           # any; its strides below t are taken
     *,
-    param: Parameterization = EPS,            # as in `sample_steps`, and so the next three
+    param: Parameterization = EPS,            # as in sample_steps, and so the next three
     clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -207,10 +207,10 @@ def interpolate_at(
     sampler=DDPM(),                           # any; its strides below t are taken
     *,
     mixing: Mixing = slerp,                   # of the noises; lerp is the mixture of the DDPM paper
-    param: Parameterization = EPS,            # as in `sample_steps`, and so the next two
+    param: Parameterization = EPS,            # as in sample_steps, and so the next two
     clip: Clip | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each of the B*n images
-) -> Tensor:                                  # (B*n, ...) as `between` has them
+) -> Tensor:                                  # (B*n, ...) as between has them
     "Mix images and noises, noise to t, walk down (DDPM figure 8). Raises ValueError as `image_to_image` does."
     x0 = between(_clean(a, clip), _clean(b, clip), weights, lerp)
     eps = between(eps_a, eps_a if eps_b is None else eps_b, weights, mixing)
@@ -225,7 +225,7 @@ def shared(
     t: int,                                   # the time of the last x in common, 1..T
     sampler=DDPM(),                           # one that draws noise: without, all n are alike
     *,
-    param: Parameterization = EPS,            # as in `sample_steps`, and so the next two
+    param: Parameterization = EPS,            # as in sample_steps, and so the next two
     clip: Clip | None = None,
     y: Tensor | None = None,                  # (B, ...)
     generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each of the B*n; the first of each n serves the common part
@@ -286,7 +286,7 @@ def inpaint_steps(
     *,
     resamples: int = 10,                      # how often each block is walked, >= 1; 1 is replacement alone
     jump: int = 10,                           # how many strides make a block, >= 1
-    param: Parameterization = EPS,            # as in `sample_steps`, and so the next three
+    param: Parameterization = EPS,            # as in sample_steps, and so the next three
     clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -300,7 +300,7 @@ def inpaint_steps(
 
 
 def inpaint(
-    model: Callable[..., Tensor],             # all arguments as in `inpaint_steps`
+    model: Callable[..., Tensor],             # all arguments as in inpaint_steps
     schedule: NoiseSchedule,
     x0: Tensor,
     mask: Tensor,

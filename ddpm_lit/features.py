@@ -58,7 +58,7 @@ def fit_classifier(
     lr: float = 1e-2,        # highest learning rate
     shift: int = 1,          # pictures are moved by up to this many pixels each way, at least 0
     flip: bool = False,      # mirror half of them, left to right
-    width: int = 24,         # as in `Classifier`
+    width: int = 24,         # as in Classifier
     seed: int = 0,           # decides the first weights, the order and the moves
     device: torch.device | str = "cpu",
 ) -> Classifier:             # in eval mode, on the CPU
@@ -106,7 +106,7 @@ def _moved(x0: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Te
 def features(
     classifier: Classifier,
     pixels: Tensor,        # (N, C, H, W) uint8, N >= 1
-    levels: int = 256,     # as in `ImageData`
+    levels: int = 256,     # as in ImageData
     batch: int = 500,      # pictures at a time; bounds the memory
 ) -> Tensor:               # (N, 4 * width) float32
     "The features of pictures. ValueError for another number of channels."
@@ -117,7 +117,7 @@ def features(
 def predictions(
     classifier: Classifier,
     pixels: Tensor,     # (N, C, H, W) uint8, N >= 1
-    levels: int = 256,  # as in `ImageData`
+    levels: int = 256,  # as in ImageData
 ) -> Tensor:            # (N, outputs) logits
     "What the classifier says of pictures."
     return classifier.head(features(classifier, pixels, levels)).detach()
@@ -181,7 +181,7 @@ def _metrics(features: int, subset: int):
 def accuracy_score(
     samples: ImageData,  # with labels: what the model drew, and what it was told to draw
     test: ImageData,     # real pictures with labels
-    **options,           # as in `fit_classifier`
+    **options,           # as in fit_classifier
 ) -> float:              # in [0, 1]
     "The share of real test pictures that a classifier names rightly which has seen nothing but samples."
     return accuracy(fit_classifier(samples, **options), test)

@@ -588,7 +588,7 @@ def load_images(
     *,
     attributes: tuple[str, ...] = (),           # for celeba: names out of its 40, as ("Smiling", "Eyeglasses"); they become the contexts, 1 for yes and 0 for no
     broken: int | None = None,                  # how many pictures that cannot be read are left out, with a warning; None: one in a hundred or ten, but never half
-    stream: bool | None = None,                 # True: the pictures stay on disk and are decoded when asked for; None: if they need more than `IN_MEMORY` bytes
+    stream: bool | None = None,                 # True: the pictures stay on disk and are decoded when asked for; None: if they need more than IN_MEMORY bytes
 ) -> ImageData | ImageFiles:                    # pictures as uint8, in memory or on disk; `.pixels(index)` gives some of them
     "Pictures by name, or from a folder or zip. ValueError names what is wrong; ConnectionError if a set cannot be fetched."
     attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)

@@ -141,7 +141,7 @@ def _clip(theirs: dict[str, Any]):
 def sampler_from_diffusers(
     scheduler: Any,           # a DDPMScheduler or DDIMScheduler, or its configuration as a dictionary
     steps: int | None = None, # S, 1..T; None is all T
-    eta: float = 0.0,         # for a DDIMScheduler, as in `DDIM`
+    eta: float = 0.0,         # for a DDIMScheduler, as in DDIM
 ) -> DDPM | DDIM:             # with the same times
     "Their way of walking. Raises ValueError, with its name, for a setting that would leave noise in the image or that has no counterpart here."
     theirs = _settings(scheduler)
@@ -177,7 +177,7 @@ def _read(folder: Path, *names: str) -> dict[str, Any]:
 def from_diffusers(
     source: Any,            # a UNet2DModel or a pipeline with one, or the folder of either
     scheduler: Any = None,  # its scheduler, or the scheduler's configuration or folder; None: the pipeline's
-) -> Run:                   # as `load_pretrained` returns it
+) -> Run:                   # as load_pretrained returns it
     "A DDPM U-Net of the diffusers library with its schedule. Raises ValueError, naming the setting, for a network that is none, and for learned variances."
     if hasattr(source, "unet"): source, scheduler = source.unet, scheduler or source.scheduler
     shape, weights = _network(source)
@@ -230,7 +230,7 @@ def _take(weights: dict[str, Tensor], name: str) -> Tensor:
 
 # %% ../nbs/17_interop.ipynb #005e9f77
 def to_diffusers(
-    run: Run,             # as `load_pretrained` or `from_diffusers` returns it
+    run: Run,             # as load_pretrained or from_diffusers returns it
     folder: str | Path,   # made if absent
 ) -> Path:                # the folder of a DDPMPipeline
     "Write network and schedule so that diffusers opens them. Raises ValueError, naming the setting, for a network that UNet2DModel cannot be."

@@ -144,7 +144,7 @@ def ddpm_loss(
     eps: Tensor,                    # (B, ...) standard normal noise
     param: Parameterization = EPS,  # what the model predicts
     y: Tensor | None = None,        # (B, ...) labels or contexts; None: the model is called without
-    weight: Tensor | None = None,   # (B,) factor for each image's loss, for example `min_snr_weight`; None is 1
+    weight: Tensor | None = None,   # (B,) factor for each image's loss, for example min_snr_weight; None is 1
     reduction: str = "mean",        # "mean" over the batch, or "none"
 ) -> Tensor:                        # () or, for "none", (B,); float32 or wider
     "‖target − model(x_t, t)‖² averaged over the coordinates (DDPM eq. 14). Raises ValueError for wrong shapes, times or reduction."

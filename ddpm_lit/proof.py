@@ -113,7 +113,7 @@ def refute(
     name: str,                  # what was changed: "DDPM eq. 7 with the sign of β̃ flipped"
     lhs,                        # one side of the false identity
     rhs,                        # the other side
-    given: dict | None = None,  # substitutions, as in `prove`
+    given: dict | None = None,  # substitutions, as in prove
 ) -> Claim:                     # shows itself as the identity with a cross, and a point where it fails
     "Show a point at which `lhs != rhs`, or raise AssertionError if none is found."
     lhs, rhs, gap = _difference(lhs, rhs, given)

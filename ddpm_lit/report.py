@@ -81,7 +81,7 @@ def labels_like(
     config = run.model.config
     return train.labels[rows] if config.num_classes else train.contexts[rows] if config.context_dim else None
 
-# %% ../nbs/18c_report.ipynb #a0e81094
+# %% ../nbs/18c_report.ipynb #162fedd3
 def evaluate_run(
     run: Run,
     train: ImageData,                    # what it was trained on
@@ -112,7 +112,7 @@ def evaluate_run(
     if score: found["score"] = _scores(samples, reals[0], test)
     return found
 
-# %% ../nbs/18c_report.ipynb #162fedd3
+# %% ../nbs/18c_report.ipynb #88b0cfcd
 def sampled(
     run: Run,
     train: ImageData,                    # whose labels are asked for

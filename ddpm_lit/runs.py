@@ -83,12 +83,12 @@ class Run:
     schedule: NoiseSchedule  # the one it was trained with
     param: Parameterization  # what it predicts
     clip: Clip | None        # the range of x̂_0, (-1, 1) for images, or a DynamicThreshold
-    config: dict             # what config.json says: format, version, param, clip, unet, and what `save_run` was given
+    config: dict             # what config.json says: format, version, param, clip, unet, and what save_run was given
 
 
 def save_run(
     folder: str | Path,       # made if absent
-    model: UNet,              # with the weights to keep, as `Trainer.ema_model` returns it
+    model: UNet,              # with the weights to keep, as Trainer.ema_model returns it
     schedule: NoiseSchedule,
     param: Parameterization,
     clip: Clip | None,
@@ -201,7 +201,7 @@ def _read_checkpoint(path: Path) -> Checkpoint:
 # %% ../nbs/14b_runs.ipynb #31438547
 def append_log(
     folder: str | Path,  # the run folder; made if absent
-    record: Any,         # a `TrainRecord`: its numbers are read, which waits for the device
+    record: Any,         # a TrainRecord: its numbers are read, which waits for the device
 ) -> None:
     "Append one whole line to `folder/log.jsonl`."
     finite = lambda value: value if math.isfinite(value) else None  # in fp16 a gradient may overflow, and its step is left out; a loss that is not finite stops the run

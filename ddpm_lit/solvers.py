@@ -53,7 +53,7 @@ class DPMSolver:
     "DPM-Solver++(2M): x_s = √((1−ᾱ_s)/(1−ᾱ_t)) x_t + √ᾱ_s (1 − e^{−h}) D (Lu et al. 2022, Algorithm 2). Raises ValueError for settings that are not allowed."
     steps: int | None = 20                  # 1..T; None is all T
     order: int = 2                          # 1 is DDIM with η = 0; 2 goes on along the line through the last two x̂_0
-    spacing: SolverSpacing = "logsnr"       # uniform in λ (`logsnr_times`), or as in `time_steps`, and so the next two
+    spacing: SolverSpacing = "logsnr"       # uniform in λ (logsnr_times), or as in time_steps, and so the next two
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 

@@ -59,11 +59,11 @@ def progress(
 
 def watch(
     steps: Iterable,                  # of anything
-    what: str,                        # as in `progress`, and so the next two
+    what: str,                        # as in progress, and so the next two
     total: int,
     done: int = 0,
     note: Callable = lambda step: "", # what to say about a step
-    shown: bool = True,               # as in `progress`
+    shown: bool = True,               # as in progress
 ) -> Iterator:                        # the same steps
     "Pass `steps` on and show how far they are."
     with progress(what, total, done, shown) as tick:
@@ -74,7 +74,7 @@ def watch(
 
 @contextmanager
 def watching(
-    what: str,   # as in `progress`
+    what: str,   # as in progress
     total: int,  # how many steps there are in all walks together
 ) -> Iterator[Callable[[Iterable], Iterator]]:  # passes the steps of one walk on
     "One bar over many walks."
@@ -112,7 +112,7 @@ class Trackers:
 
     def log(
         self,
-        record: Any,  # a `TrainRecord`
+        record: Any,  # a TrainRecord
     ) -> None:
         "Its numbers, under its step. They are read, which waits for the device."
         values = {name: getattr(record, name) for name in ("loss", "lr", "grad_norm", "images_per_second", "waited")}
@@ -179,7 +179,7 @@ def _same_id(folder: Path) -> str:
 
 # %% ../nbs/18b_summary.ipynb #98e31cd9
 def column(
-    log: list[dict],  # as `read_log` returns it
+    log: list[dict],  # as read_log returns it
     name: str,        # such as "loss"
 ) -> tuple[np.ndarray, np.ndarray]:  # steps and values (n,), of the lines that have both as finite numbers
     "One curve of the log."
@@ -197,7 +197,9 @@ def averaged(
     return (sums[width:] - sums[:-width]) / width
 
 
-def average_width(n: int) -> int: return max(1, min(100, n // 5))  # w for a curve of n values
+def average_width(n: int) -> int:
+    "w for a curve of `n` values."
+    return max(1, min(100, n // 5))
 
 
 def plot_loss(
@@ -248,10 +250,10 @@ def glimpse(
     run: Run,                            # the model as it is now
     folder: Path,                        # its folder
     step: int,                           # steps done
-    labels: Labels = None,               # as in `draw`
+    labels: Labels = None,               # as in draw
     device: torch.device | str = "cpu",  # where to compute
 ) -> Tensor:                             # (64, C, H, W) in [-1, 1]
-    "64 samples by DDIM, in `folder`/samples/step-<step>.png."
+    "64 samples by DDIM, in `samples/step-N.png` of the folder."
     images = floats(collect(draw(run, DDIM(min(50, run.schedule.T)), labels=labels, device=device)))
     save_grid(images, folder / "samples" / f"step-{step:07d}.png")
     return images
@@ -261,7 +263,7 @@ def show(
     run: Run,                            # the trained model
     folder: Path,                        # its folder
     real: Tensor,                        # (N, C, H, W) real images, of which up to eight make a row above the samples
-    labels: Labels = None,               # as in `draw`
+    labels: Labels = None,               # as in draw
     device: torch.device | str = "cpu",  # where to compute
     ddim: int = 64,                      # how many images to draw by DDIM, at least 64
 ) -> Tensor:                             # (ddim, C, H, W) those images

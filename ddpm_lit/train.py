@@ -136,9 +136,9 @@ class TrainRecord:
     "What one step did."
     step: int                 # steps done, this one included
     lr: float                 # the rate it used
-    images_per_second: float  # mean since `Trainer.steps` was called, without the time spent in the loop's body
+    images_per_second: float  # mean since Trainer.steps was called, without the time spent in the loop's body
     seconds: float            # time spent in training, earlier sessions included
-    waited: float             # share of that time, since `Trainer.steps` was called, spent waiting for images, 0..1
+    waited: float             # share of that time, since Trainer.steps was called, spent waiting for images, 0..1
     loss_tensor: Tensor       # () the loss before the step, on its device; float32 or wider
     grad_norm_tensor: Tensor  # () the norm of the gradient before it was clipped
 

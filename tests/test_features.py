@@ -204,7 +204,7 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path, name, damage, says):
 
 @pytest.mark.parametrize("name, value, says", [("format", 2, "format is 2"), ("format", "1", "format is '1'"), ("format", None, "format is None")] + [
     (name, value, "its shape is") for name in ("in_channels", "outputs", "width") for value in (0, -1, 10**12, 10**400, "2", 2.0, None, [2], {})] + [
-    ("in_channels", 3, "layers.0.weight"), ("outputs", 4, "head."), ("width", 3, "should be")])
+    ("in_channels", 3, "layers.0.weight"), ("outputs", 4, "head."), ("width", 3, "should be"), ("width", 4096, "should be")])
 def test_hostile_settings_are_refused_in_a_sentence(tmp_path, name, value, says):
     folder = save_classifier(tmp_path / "judge", tiny(), {})
     config = json.loads((folder / "config.json").read_text())

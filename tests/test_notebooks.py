@@ -72,6 +72,13 @@ def test_time_of_all_notebooks(capsys):
 
 
 @each(NOTEBOOKS)
+def test_every_figure_has_its_picture(path):
+    for i, cell in enumerate(read(path).cells):
+        if cell.cell_type != "code" or "#| fig-cap:" not in cell.source: continue
+        assert any("image/png" in out.get("data", {}) for out in cell.outputs), f"cell {i} has a caption and no picture: run the notebook"
+
+
+@each(NOTEBOOKS)
 def test_stored_outputs_are_fit_to_publish(path):
     notebook = read(path)
     for i, out in outputs(notebook):
