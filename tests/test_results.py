@@ -27,11 +27,19 @@ def test_nothing_is_pickled():
     assert not [p for folder in ("ddpm_lit", "results", "tests", "nbs") for p in (ROOT / folder).rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz")]
 
 
+def measured_of(name: str) -> dict:
+    "The report on a model that comes with the package: in a file of its own, or a stage of the benchmark that trained it."
+    own = ROOT / "results" / f"shipped-{name}.json"
+    if own.is_file(): return json.loads(own.read_text(encoding="utf-8"))
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))["stages"]["headline"]
+
+
 @pytest.mark.parametrize("card", sorted((ROOT / "ddpm_lit" / "weights").glob("*/README.md")), ids=lambda p: p.parent.name)
 def test_the_figures_of_a_card_are_those_of_its_result_file(card):
-    text, found = card.read_text(encoding="utf-8"), json.loads((ROOT / "results" / f"shipped-{card.parent.name}.json").read_text(encoding="utf-8"))
+    text, found = card.read_text(encoding="utf-8"), measured_of(card.parent.name)
     for word in ("Data and terms", "Recipe", "Cost", "Measured", "Limits"): assert f"**{word}" in text, word
-    shown = [f"{found['distance']['frechet']:.3f}", f"{found['floor']['frechet']:.3f}", f"{found['agreement']:.1%}", f"{found['agreement_real']:.1%}", f"{found['score']['samples']:.1%}", f"{found['bits']['total']:.3f} ± {found['bits']['error']:.3f}", f"{found['n']:,} samples"]
+    shown = [f"{found['distance']['frechet']:.3f}", f"{found['floor']['frechet']:.3f}", f"{found['agreement']:.1%}", f"{found['agreement_real']:.1%}", f"{found['bits']['total']:.3f} ± {found['bits']['error']:.3f}", f"{found['n']:,} samples"]
+    if "score" in found: shown.append(f"{found['score']['samples']:.1%}")
     missing = [figure for figure in shown if figure.replace("%", " %") not in text]
     assert not missing, f"{card} lacks {missing}"
 
