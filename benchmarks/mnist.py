@@ -125,7 +125,7 @@ def main_run(work: Work) -> dict:
 def headline(work: Work) -> dict:
     "10,000 samples by 50 steps of DDIM, and everything that is measured of them."
     samples = work.samples("ddim50", work.quick(work.main()), DDIM(50), work.args.n)
-    return evaluate_run(work.main(), work.data("train"), work.data("test"), samples=samples, judge=work.judge(), bits=work.args.bits, device=work.device)
+    return evaluate_run(work.main(), work.data("train"), work.data("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), bits=work.args.bits, device=work.device)
 
 
 def score(work: Work) -> dict:

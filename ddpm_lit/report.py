@@ -96,7 +96,7 @@ def evaluate_run(
     score: bool = False,                 # whether to train a classifier on the samples, and one on as many real pictures
     batch: int = 64,                     # pictures at a time
     device: torch.device | str = "cpu",
-    samples: ImageData | None = None,    # drawn already: they are not drawn again
+    samples: ImageData | None = None,    # drawn already, by `sampler`, `guidance` and `seed`, which are then only written down
     watch: Watch = iter,                 # as in `draw`
 ) -> dict:                               # values that JSON knows
     "Measure a run. ValueError as in `draw`, `judge_for` and `bits_per_dim`."
@@ -105,9 +105,9 @@ def evaluate_run(
     train, test, held_out = *(_halves(train) if test is None else (train, test)), test is not None
     n = min(n, len(train)) if samples is None else len(samples)
     samples = samples or sampled(run, train, n, sampler, guidance, seed, batch, device, watch)
-    reals = [train[torch.randperm(len(train), generator=keyed_generator(seed, 7, i))[:n]] for i in range(FLOORS)]
+    reals = [train[torch.randperm(len(train), generator=keyed_generator(seed, 7, i))[:n]] for i in range(FLOORS if n < len(train) else 1)]  # of all of them there is one choice
     found = dict(n=n, reference=len(test), held_out=held_out, sampler=_named(sampler), guidance=guidance, seed=seed, judge=facts)
-    found |= _sets(judge, samples, reals, test) | _alike(judge, samples, test) | _copies(samples, train, test if held_out else None, n)
+    found |= _sets(judge, samples, reals, test) | _alike(judge, samples, test) | _copies(samples, train, test if held_out else None)
     if bits: found["bits"] = _bits(run, test, bits, seed, batch, device)
     if score: found["score"] = _scores(samples, reals[0], test)
     return found
@@ -147,7 +147,7 @@ def _sets(judge: Any, samples: ImageData, reals: list[ImageData], test: ImageDat
     reference = features(judge, test.images, test.levels)
     between = lambda data: distances(features(judge, data.images, data.levels), reference)
     floors = [between(data) for data in reals]
-    spread = {name: statistics.stdev(getattr(one, name) for one in floors) for name in ("frechet", "kernel")}
+    spread = {name: statistics.stdev(getattr(one, name) for one in floors) for name in ("frechet", "kernel")} if len(floors) > 1 else {}
     mean = {name: statistics.mean(getattr(one, name) for one in floors) for name in ("frechet", "kernel")}
     return dict(distance=asdict(between(samples)), floor=mean | {f"{name}_spread": value for name, value in spread.items()} | {"choices": len(floors)})
 
@@ -159,7 +159,7 @@ def _alike(judge: Any, samples: ImageData, test: ImageData) -> dict:
     return found | dict(agreement=accuracy(judge, samples), agreement_real=accuracy(judge, test))
 
 
-def _copies(samples: ImageData, train: ImageData, test: ImageData | None, n: int, bins: int = 50, most: int = 1000) -> dict:
+def _copies(samples: ImageData, train: ImageData, test: ImageData | None, bins: int = 50, most: int = 1000) -> dict:
     "Distances to the nearest training picture: their means, and how many lie in each of `bins` equal parts of the way up to the largest."
     if test is None: return {}
     known = train.float()
@@ -189,9 +189,10 @@ def table(
 ) -> str:
     "The report in lines of text."
     n, d, f = found["n"], found["distance"], found["floor"]
+    spread = lambda name, times, form: f"{times * f[name]:{form}}" + (f" ± {times * f[f'{name}_spread']:{form}}" if f"{name}_spread" in f else "")
     rows = [("", f"{n} samples", "as many real ones"),
-            (f"Fréchet distance from {found['reference']} {'held-out' if found['held_out'] else 'other'} pictures", f"{d['frechet']:.3f}", f"{f['frechet']:.3f} ± {f['frechet_spread']:.3f}   ratio {d['frechet'] / f['frechet']:.2f}"),
-            ("kernel distance from them, times 1000", f"{1000 * d['kernel']:.2f}", f"{1000 * f['kernel']:.2f} ± {1000 * f['kernel_spread']:.2f}"),
+            (f"Fréchet distance from {found['reference']} {'held-out' if found['held_out'] else 'other'} pictures", f"{d['frechet']:.3f}", f"{spread('frechet', 1, '.3f')}   ratio {d['frechet'] / f['frechet']:.2f}"),
+            ("kernel distance from them, times 1000", f"{1000 * d['kernel']:.2f}", spread("kernel", 1000, ".2f")),
             ("distance from each other", f"{found['apart']:.2f}", f"{found['apart_real']:.2f}")]
     pm = lambda share, n: f"{share:.4f} ± {share_error(share, n):.4f}"
     if "agreement" in found: rows.append(("named as asked by the judge", pm(found["agreement"], n), pm(found["agreement_real"], found["reference"])))

@@ -42,7 +42,10 @@ def test_an_untrained_model_is_far_from_the_floor(digits):
 def test_the_floor_is_drawn_anew(digits, shipped):
     train, test = digits
     floor = evaluate_run(shipped, train, test, samples=test[:60])["floor"]
-    assert floor["frechet_spread"] > 0.05 * floor["frechet"] and floor["kernel_spread"] > 0
+    assert floor["frechet_spread"] > 0.05 * floor["frechet"] and floor["kernel_spread"] > 0 and floor["choices"] == FLOORS
+    whole = evaluate_run(shipped, train[:80], test, samples=test[:80])  # of 80 out of 80 there is one choice, and nothing to say of a spread
+    assert whole["floor"]["choices"] == 1 and "frechet_spread" not in whole["floor"]
+    assert " ± " not in next(line for line in table(whole).splitlines() if line.startswith("Fréchet"))
 
 
 def test_copies_are_found(digits, shipped):
