@@ -49,15 +49,27 @@ def found(folder: Path) -> tuple[int, int]:
     return checkpoint.step, zlib.crc32(b"".join(x.numpy().tobytes() for _, x in sorted(checkpoint.tensors.items())))
 
 
+def hold_in_save(child: int, folder: Path, delay: float) -> None:
+    "Stop `child` (SIGSTOP) `delay` seconds after it began to write a file, or sooner where it writes faster than that."
+    while True:
+        while not list(folder.glob("checkpoints/.*.part")):
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "it lived to its end: ask for more steps"
+            time.sleep(0.0005)
+        time.sleep(delay)
+        os.kill(child, signal.SIGSTOP)
+        assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]), "it lived to its end: ask for more steps"
+        if list(folder.glob("checkpoints/.*.part")): return
+        os.kill(child, signal.SIGCONT)
+        delay /= 2
+
+
 def main(kills: int, steps: int, seed: int) -> dict:
     chance, folder, straight, reached, saving = random.Random(seed), Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp()), [], 0
     for _ in range(kills):
         child = live(folder, steps)
         while not (folder / "begun").exists(): time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.2))
-        if chance.random() < 0.75:
-            while not list(folder.glob("checkpoints/.*.part")): time.sleep(0.0005)
-            time.sleep(chance.uniform(0, 0.02))
+        if chance.random() < 0.75: hold_in_save(child, folder, chance.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it lived to its end: ask for more steps"
         saving += bool(list(folder.glob("checkpoints/.*.part")))
