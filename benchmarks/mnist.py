@@ -3,76 +3,39 @@
 Stages, each of which leaves a file or a run folder in --work and is not done twice: the script can be stopped at any time, and goes on when it is called again.
 `--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional; the small ones are not told
 classes, have an eighth of its arithmetic and one budget, and differ in one thing each."""
-import argparse
-import json
-import resource
-import shlex
-import shutil
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 
 import torch
-from origin import ROOT, origin
+from origin import ROOT
+from stages import Stages, parser
 
-from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, accuracy_score, distances, draw, encode_decode, evaluate_run, fast, fit_classifier, load_classifier, load_images, load_pretrained, save_grid, trajectories
+from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, accuracy_score, distances, draw, encode_decode, evaluate_run, fit_classifier, load_classifier, load_images, load_pretrained, save_grid, trajectories
 from ddpm_lit.drawing import collect, floats, interpolation, save_strips
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, save_classifier
-from ddpm_lit.report import judge_for, sampled, table
-from ddpm_lit.runs import load_weights, read_checkpoint, read_log, read_tensors, write_json, write_tensors
+from ddpm_lit.report import sampled, table
+from ddpm_lit.runs import load_weights, read_checkpoint, read_log, read_tensors, write_tensors
 from ddpm_lit.train import keyed_generator
 
 MAIN = "--num-classes 10 --compile"
+TRIAL = "--num-classes 10 --steps 500 --warmup 100 --ema-decay 0.998 --compile"
 SMALL = "--channels 16 --steps 2000 --compile"
 VARIANTS = {"eps, linear": "--param eps --schedule linear --weighting simple", "eps, cosine": "--param eps --schedule cosine --weighting simple",
             "x0, cosine": "--param x0 --schedule cosine --weighting simple", "v, cosine": "--param v --schedule cosine --weighting simple",
             "v, linear": "--param v --schedule linear --weighting simple", "eps, linear, weights of the bound": "--param eps --schedule linear --weighting vlb",
-            "v, cosine, min-SNR": "--param v --schedule cosine --weighting min-snr"}
+            "v, cosine, min-SNR": "--param v --schedule cosine --weighting min-snr", "v, cosine, min-SNR, time added": "--param v --schedule cosine --weighting min-snr --conditioning add"}
 ETAS, STEPS = (0.0, 0.2, 0.5, 1.0, "beta"), (10, 20, 50, 100, 1000)
 JUDGE_EPOCHS = 5
 
 
-class Work:
-    "The stages: what they need, and what they have left."
-    def __init__(self, args: argparse.Namespace):
-        self.args, self.folder = args, args.work
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if args.threads: torch.set_num_threads(args.threads)
-
-    @property
-    def device(self) -> str: return "cuda" if torch.cuda.is_available() else "cpu"
+class Work(Stages):
+    data = "mnist"
 
     @cache
-    def data(self, split: str) -> ImageData: return load_images("mnist", self.args.data, split=split)
-
-    def kept(self, name: str, make: Callable[[], dict]) -> dict:
-        "What a stage found, and what it took; from its file if it is done."
-        path = self.folder / f"{name}.json"
-        if path.is_file(): return json.loads(path.read_text())
-        started = time.perf_counter()
-        found = make()
-        found |= dict(seconds=round(time.perf_counter() - started, 1), threads=torch.get_num_threads(), origin=origin(f"python benchmarks/mnist.py --only {name}", 0, "torchmetrics"))
-        write_json(path, found)
-        print(f"{name}: {found['seconds']} s", flush=True)
-        return found
-
-    def trained(self, name: str, flags: str) -> Path:
-        "A run folder whose training is finished, begun or resumed if need be."
-        folder = self.folder / name
-        done = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else None
-        if done and done["step"] == done["train"]["steps"]: return folder
-        words = ["resume", str(folder)] if done else ["train", "mnist", "--out", str(folder), *flags.split()]
-        threads = ["--threads", str(self.args.threads)] if self.args.threads else []
-        subprocess.run([shutil.which("ddpm-lit"), *words, "--data", str(self.args.data), *threads], check=True)
-        return folder
-
-    def quick(self, run: Run) -> Run: return fast(run, "bf16" if self.device == "cuda" or self.args.bf16 else "fp32", self.args.compile)
+    def split(self, name: str) -> ImageData: return load_images("mnist", self.args.data, split=name)
 
     @cache
     def main(self) -> Run: return load_pretrained(self.trained("main", MAIN))
@@ -85,7 +48,7 @@ class Work:
         "The classifier in whose features all is compared: trained once, and then a part of the package."
         shipped = ROOT / "ddpm_lit" / "judges" / "mnist"
         if not shipped.is_dir():
-            started, train, test = time.perf_counter(), self.data("train"), self.data("test")
+            started, train, test = time.perf_counter(), self.split("train"), self.split("test")
             judge = fit_classifier(train, JUDGE_EPOCHS, device=self.device)
             facts = dict(data="mnist", epochs=JUDGE_EPOCHS, trained_on=len(train), tested_on=len(test), accuracy=round(accuracy(judge, test), 4), seconds=round(time.perf_counter() - started))
             save_classifier(shipped, judge, facts)
@@ -93,11 +56,11 @@ class Work:
 
     def samples(self, name: str, run: Run, sampler, n: int, part: int = 2000) -> ImageData:
         "Labelled samples of the main run, drawn in parts that are kept."
-        pixels, told = [], None
+        pixels = []
         for first in range(0, n, part):
             path = self.folder / f"{name}-{first:06d}.safetensors"
             if not path.is_file():
-                some = sampled_part(run, self.data("train"), sampler, first, min(part, n - first), self.args.batch, self.device)
+                some = sampled_part(run, self.split("train"), sampler, first, min(part, n - first), self.args.batch, self.device)
                 write_tensors(path, {"pixels": some.images, "labels": some.labels})
                 print(f"{name}: {first + len(some)} of {n}", flush=True)
             pixels.append(read_tensors(path)[0])
@@ -114,23 +77,18 @@ def sampled_part(run: Run, train: ImageData, sampler, first: int, n: int, batch:
 
 def main_run(work: Work) -> dict:
     "How the main run went."
-    folder = work.trained("main", MAIN)
-    log, config = read_log(folder), json.loads((folder / "config.json").read_text())
-    every = max(1, len(log) // 400)
-    loss = [statistics.mean(line["loss"] for line in log[i:i + every]) for i in range(0, len(log), every)]
-    return dict(command=f"ddpm-lit train mnist {MAIN}", parameters=sum(p.numel() for p in work.main().model.parameters()), training_seconds=round(log[-1]["seconds"]), images=config["step"] * config["train"]["batch_size"],
-                config={key: config[key] for key in ("unet", "train", "noise", "param", "made")}, loss_every=every, loss=[round(x, 5) for x in loss])
+    return work.told(work.trained("main", MAIN), f"ddpm-lit train mnist {MAIN}", work.main())
 
 
 def headline(work: Work) -> dict:
     "10,000 samples by 50 steps of DDIM, and everything that is measured of them."
     samples = work.samples("ddim50", work.quick(work.main()), DDIM(50), work.args.n)
-    return evaluate_run(work.main(), work.data("train"), work.data("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), bits=work.args.bits, device=work.device)
+    return evaluate_run(work.main(), work.split("train"), work.split("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), bits=work.args.bits, device=work.device)
 
 
 def score(work: Work) -> dict:
     "60,000 samples by ten steps of the solver; what a classifier learns from them, and what the same one learns from the training set."
-    train, test = work.data("train"), work.data("test")
+    test = work.split("test")
     samples = work.samples("dpm10", work.quick(work.main()), DPMSolver(10), work.args.many)
     reference, found = features(work.judge()[0], test.images), {}
     found |= dict(n=len(samples), sampler="DPM-Solver++(2M), 10 steps", epochs=JUDGE_EPOCHS, real=accuracy(work.judge()[0], test), agreement=accuracy(work.judge()[0], samples))
@@ -139,17 +97,17 @@ def score(work: Work) -> dict:
 
 
 def _distance(work: Work, run: Run, sampler, n: int, seed: int = 0) -> dict:
-    samples = sampled(run, work.data("train"), n, sampler, seed=seed, batch=work.args.batch, device=work.device)
+    samples = sampled(run, work.split("train"), n, sampler, seed=seed, batch=work.args.batch, device=work.device)
     return asdict(distances(features(work.judge()[0], samples.images), _reference(work)))
 
 
 @cache
-def _reference(work: Work) -> torch.Tensor: return features(work.judge()[0], work.data("test").images)
+def _reference(work: Work) -> torch.Tensor: return features(work.judge()[0], work.split("test").images)
 
 
 def floor(work: Work) -> dict:
     "As many real digits as there are samples in the tables, five times."
-    train = work.data("train")
+    train = work.split("train")
     real = [train.images[torch.randperm(len(train), generator=keyed_generator(0, 7, i))[:work.args.few]] for i in range(5)]
     found = [asdict(distances(features(work.judge()[0], some), _reference(work))) for some in real]
     return dict(n=work.args.few, frechet=statistics.mean(f["frechet"] for f in found), frechet_spread=statistics.stdev(f["frechet"] for f in found),
@@ -170,7 +128,7 @@ def walks(work: Work) -> dict:
 
 def reconstruction(work: Work) -> dict:
     "Encode and decode held-out digits: the DDIM paper's table 2."
-    run, x0 = work.small("eps, linear"), work.data("test")[:64].float()
+    run, x0 = work.small("eps, linear"), work.split("test")[:64].float()
     steps = (10, 20, 50, 100, 200, 500, 1000)
     return dict(n=len(x0), steps=list(steps), error=[encode_decode(replace(run, clip=None), DDIM(S), x0, device=work.device).error.mean().item() for S in steps])
 
@@ -190,9 +148,19 @@ def _variant(work: Work, name: str) -> dict:
                 training_seconds=round(log[-1]["seconds"]), loss=round(statistics.mean(line["loss"] for line in log[-100:]), 5))
 
 
+def trials(work: Work) -> dict:
+    "What the first minutes of the main run give, told time and class by scale and shift of the features, or by addition."
+    found = {}
+    for name in ("scale_shift", "add"):
+        folder = work.trained(f"trial-{name}", f"{TRIAL} --conditioning {name}")
+        samples = sampled(work.quick(load_pretrained(folder)), work.split("train"), work.args.few, DPMSolver(10), batch=work.args.batch, device=work.device)
+        found[name] = asdict(distances(features(work.judge()[0], samples.images), _reference(work))) | dict(agreement=accuracy(work.judge()[0], samples), training_seconds=round(read_log(folder)[-1]["seconds"]))
+    return dict(command=f"ddpm-lit train mnist {TRIAL} --conditioning ...", n=work.args.few, sampler="DPM-Solver++(2M), 10 steps", ways=found)
+
+
 def guidance(work: Work) -> dict:
     "What exaggerating the class does to agreement and distance."
-    run, train, found = work.quick(work.main()), work.data("train"), {}
+    run, train, found = work.quick(work.main()), work.split("train"), {}
     for scale in (0.0, 1.0, 1.5, 2.0, 4.0):
         samples = sampled(run, train, work.args.few, DDIM(50), scale, batch=work.args.batch, device=work.device)
         found[f"{scale:g}"] = asdict(distances(features(work.judge()[0], samples.images), _reference(work))) | dict(agreement=accuracy(work.judge()[0], samples))
@@ -201,7 +169,7 @@ def guidance(work: Work) -> dict:
 
 def pictures(work: Work) -> dict:
     "Samples by class, how they come to be, the way from one to another, and the training digits nearest to some."
-    run, train, out = work.main(), work.data("train"), ROOT / "results" / "mnist"
+    run, train, out = work.main(), work.split("train"), ROOT / "results" / "mnist"
     out.mkdir(parents=True, exist_ok=True)
     by_class = floats(collect(draw(run, DDIM(50), 100, labels=range(10), device=work.device)))
     save_grid(by_class, out / "classes.png", columns=10)
@@ -215,29 +183,18 @@ def pictures(work: Work) -> dict:
     return dict(pictures=sorted(path.name for path in out.glob("*.png")), nearest_distance=nearest_distances(some, known).mean().item())
 
 
-STAGES = {"main_run": main_run, "headline": headline, "score": score, "guidance": guidance, "floor": floor, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
+STAGES = {"main_run": main_run, "headline": headline, "score": score, "guidance": guidance, "floor": floor, "trials": trials, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder above MNIST/raw")
-    parser.add_argument("--work", type=Path, required=True, help="where runs and the files of finished stages are")
-    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=f"out of {', '.join(STAGES)}")
-    parser.add_argument("--n", type=int, default=10_000, help="samples of the main run that are measured")
-    parser.add_argument("--many", type=int, default=60_000, help="samples of the main run that a classifier learns from")
-    parser.add_argument("--few", type=int, default=1000, help="samples for an entry of a table")
-    parser.add_argument("--bits", type=int, default=256, help="held-out digits for bits per dimension")
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--bf16", action="store_true", help="compute with bfloat16 networks on a CPU too")
-    parser.add_argument("--compile", action="store_true", help="compile the networks that draw")
-    work = Work(parser.parse_args())
+    options = parser(__doc__, list(STAGES))
+    options.add_argument("--n", type=int, default=10_000, help="samples of the main run that are measured")
+    options.add_argument("--many", type=int, default=60_000, help="samples of the main run that a classifier learns from")
+    options.add_argument("--few", type=int, default=1000, help="samples for an entry of a table")
+    options.add_argument("--bits", type=int, default=256, help="held-out digits for bits per dimension")
+    work = Work(options.parse_args())
     for name in work.args.only: work.kept(name, lambda: STAGES[name](work))
-    found = {name: json.loads((work.folder / f"{name}.json").read_text()) for name in STAGES if (work.folder / f"{name}.json").is_file()}
-    given = shlex.join(word for word in sys.argv[1:] if "/" not in word and word not in ("--data", "--work"))
-    record = origin(f"python benchmarks/mnist.py --data DIR --work DIR {given}".strip(), 0, "torchmetrics")
-    record |= dict(judge=work.judge()[1], peak_memory_MB=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), stages=found)
-    (ROOT / "results" / "mnist.json").write_text(json.dumps(record) + "\n")
+    found = work.write(list(STAGES), judge=work.judge()[1])
     if "headline" in found: print(table(found["headline"]))
 
 

@@ -5,7 +5,6 @@ import argparse
 import json
 import resource
 import shlex
-import sys
 import time
 from pathlib import Path
 

@@ -261,8 +261,8 @@ PRESETS = {
         data="digits", param="v", noise=ScheduleConfig("cosine"), unet=NETWORKS["digits"],
         train=TrainConfig(steps=2000, batch_size=128, lr=6e-3, warmup=50, lr_decay="cosine", adam_beta2=0.99, ema_decay=0.996, weighting="min-snr", precision="fp32", checkpoint_every=400, sample_every=0)),
     "mnist": Train(
-        data="mnist", param="v", noise=ScheduleConfig("cosine"), unet=NETWORKS["mnist"],
-        train=TrainConfig(steps=7000, batch_size=64, lr=1e-3, warmup=200, lr_decay="cosine", adam_beta2=0.99, ema_decay=0.999, weighting="min-snr", checkpoint_every=500, sample_every=0)),
+        data="mnist", param="v", noise=ScheduleConfig("cosine"), unet=replace(NETWORKS["mnist"], conditioning="scale_shift"),
+        train=TrainConfig(steps=12_000, batch_size=64, lr=2e-3, warmup=200, lr_decay="cosine", adam_beta2=0.99, ema_decay=0.999, weighting="min-snr", checkpoint_every=500, sample_every=0)),
     "cifar10": Train(data="cifar10", param="eps", noise=ScheduleConfig("linear"), unet=NETWORKS["cifar10"], train=_PAPER),
     "celeba64": Train(data="celeba", param="eps", noise=ScheduleConfig("linear"), unet=NETWORKS["celeba64"], train=replace(_PAPER, steps=500_000)),
     "celeba64-small": Train(
