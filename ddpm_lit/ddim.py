@@ -20,7 +20,7 @@ from .schedule import NoiseSchedule, at_least_float32
 # %% ../nbs/09_ddim.ipynb #dc68dca4
 @dataclass(frozen=True)
 class DDIM:
-    "x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z with σ = η √β̃ (DDIM eqs. 12 and 16). Raises ValueError for settings that are not allowed."
+    "`x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z` with `σ = η √β̃` (DDIM eqs. 12 and 16). Raises ValueError for settings that are not allowed."
     steps: int | None = 50                  # 1..T; None is all T
     eta: float = 0.0                        # η in [0, 1]: 0 without noise, 1 is DDPM with σ² = β̃
     spacing: Spacing = "trailing"           # as in time_steps, and so the next two

@@ -86,7 +86,7 @@ def check_spacing(
 # %% ../nbs/08_ddpm.ipynb #48566acf
 @dataclass(frozen=True)
 class DDPM:
-    "Ancestral sampling: x_s from q(x_s | x_t, x̂_0) (DDPM Algorithm 2). Raises ValueError for settings that are not allowed."
+    "Ancestral sampling: x_s from `q(x_s | x_t, x̂_0)` (DDPM Algorithm 2). Raises ValueError for settings that are not allowed."
     variance: Literal["posterior", "beta"] = "posterior"  # σ² = β̃, or σ² = β of the stride
     steps: int | None = None                              # 1..T; None is all T
     spacing: Spacing = "trailing"                         # as in time_steps, and so the next two
@@ -111,7 +111,7 @@ class DDPM:
         noise: Tensor | None,  # (B, ...) standard normal; not looked at where s = 0
         previous: tuple[int, Prediction] | None = None,  # not used; solvers with a memory get (t, pred) of the step before
     ) -> Tensor:               # (B, ...) x_s
-        "x_s = μ̃(x_t, x̂_0) + σ z (DDPM eq. 7), and the mean alone where s = 0."
+        "`x_s = μ̃(x_t, x̂_0) + σ z` (DDPM eq. 7), and the mean alone where s = 0."
         post = q_posterior(schedule, pred.x0, x, t, s)
         if s == 0: return post.mean
         var = post.var if self.variance == "posterior" else stride(schedule, s, t)[1]

@@ -313,7 +313,7 @@ def save_strips(
     pixels: Tensor,    # (N, 2, moments, C, H, W) uint8, as `collect(trajectories(...))` has them
     path: str | Path,  # ends in .png, .jpg or .webp
 ) -> None:
-    "A picture: for each image a strip of x_t, and below it a strip of x̂_0."
+    "A picture: for each image a strip of `x_t`, and below it a strip of `x̂_0`."
     save_grid(floats(pixels.flatten(0, 2)), path, columns=pixels.shape[2])
 
 
@@ -322,7 +322,7 @@ def save_film(
     path: str | Path,  # ends in .gif
     columns: int = 4,  # images in a row, each with its x̂_0 at its right
 ) -> None:
-    "A film: one frame per moment, x_t and x̂_0 side by side."
+    "A film: one frame per moment, `x_t` and `x̂_0` side by side."
     save_gif((floats(frame.flatten(0, 1)) for frame in pixels.unbind(2)), path, columns=2 * columns)
 
 

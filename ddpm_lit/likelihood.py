@@ -46,7 +46,7 @@ def bits_per_dim(
     device: torch.device | str = "cpu",
     watch: Callable[[Iterable], Iterable] = iter,  # passes the batches on, for example to show how far they are
 ) -> Bound:
-    "The bound, T network calls for each image; x̂_0 is cut to the run's range as the sampler does it (a dynamic threshold is no fixed range, and is left out). ValueError as in `vlb_terms`."
+    "The bound, T network calls for each image; `x̂_0` is cut to the run's range as the sampler does it (a dynamic threshold is no fixed range, and is left out). ValueError as in `vlb_terms`."
     if not len(x0) or batch < 1: raise ValueError(f"x0 and batch must hold at least one image, got {len(x0)} and {batch}")
     if y is not None and len(y) != len(x0): raise ValueError(f"y must have one row for each of the {len(x0)} images, got {len(y)}")
     clip, model, rows = run.clip if isinstance(run.clip, tuple) else None, run.model.to(device), torch.arange(len(x0))

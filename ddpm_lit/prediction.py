@@ -19,7 +19,7 @@ from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 # %% ../nbs/05_prediction.ipynb #90406d2b
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    "What a network sees in x_t: √ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t (DDPM eq. 4)."
+    "What a network sees in x_t: `√ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t` (DDPM eq. 4)."
     x0: Tensor   # (B, ...) x̂_0, the clean image
     eps: Tensor  # (B, ...) ε̂, the noise
 
@@ -69,7 +69,7 @@ class Parameterization:
         xt: Tensor,       # (B, ...) what the network was shown
         t: int | Tensor,  # (B,) int64 or int: 1..T, and 0 unless x0 is predicted
     ) -> Prediction:      # x̂_0 and ε̂, float32 or wider
-        "Solve a·x̂_0 + b·ε̂ = out with √ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t. Raises ValueError for shapes that do not match, ε at ᾱ_t = 0, x_0 at ᾱ_t = 1."
+        "Solve `a·x̂_0 + b·ε̂ = out` with `√ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t`. Raises ValueError for shapes that do not match, ε at ᾱ_t = 0, x_0 at ᾱ_t = 1."
         _check_pair("xt", xt, "out", out, t)
         signal, noise, a, b = self._system(schedule, t)
         det = signal * b - noise * a
@@ -91,7 +91,7 @@ PARAMETERIZATIONS = {p.name: p for p in (EPS, X0, V)}
 # %% ../nbs/05_prediction.ipynb #2f3ae396
 @dataclass(frozen=True)
 class DynamicThreshold:
-    "x̂_0 → clamp(x̂_0, −s, s)/s, with s a quantile of |x̂_0| in each image (Saharia et al. 2022, section 2.3). ValueError for settings that are not allowed."
+    "`x̂_0 → clamp(x̂_0, −s, s)/s`, with s a quantile of `|x̂_0|` in each image (Saharia et al. 2022, section 2.3). ValueError for settings that are not allowed."
     quantile: float = 0.995    # in (0, 1]: the share of an image's coordinates that lie within [-s, s]
     least: float = 1.0         # > 0, the smallest s: with 1, images within [-1, 1] stay as they are
     most: float | None = None  # the largest s, at least `least`; None: no limit. least = most = 1 is clip=(-1, 1)
@@ -122,7 +122,7 @@ def clip_prediction(
     t: int | Tensor,  # (B,) int64 or int, 1..T
     clip: Clip,       # (lowest, highest) value of clean data, (-1, 1) for images; or a DynamicThreshold
 ) -> Prediction:      # x̂_0 within `clip`, and the ε̂ that goes with it
-    "Clamp x̂_0 and re-derive ε̂ = (x_t − √ᾱ_t x̂_0)/√(1−ᾱ_t), so that both still make x_t. Raises ValueError for t = 0 or an empty range."
+    "Clamp `x̂_0` and re-derive `ε̂ = (x_t − √ᾱ_t x̂_0)/√(1−ᾱ_t)`, so that both still make x_t. Raises ValueError for t = 0 or an empty range."
     check_times(schedule, t, low=1)
     if isinstance(clip, DynamicThreshold): return X0.decode(schedule, clip(pred.x0), xt, t)
     if not isinstance(clip, (tuple, list)) or len(clip) != 2 or not clip[0] < clip[1]:

@@ -15,6 +15,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.~])/(home|root|tmp|work|Users|private|var/fo
 LIMIT = 120  # seconds of processor time for one notebook: a busy machine does not make a page slow
 MATHEMATICS = ledger.PAGES
 MADE = [p for p in NOTEBOOKS if p.stem in ("equations", "pitfalls")]  # made from the ledger: what they store must be what they show
+STUDIES = [p for p in NOTEBOOKS if p.stem in ("21_mnist", "22_celeba")]  # their tables are read from results/: what they store must be what the files say
 SPENT: dict[str, float] = {}
 
 
@@ -37,6 +38,9 @@ def text_of(out) -> str:
 def shown(notebook) -> list: return [sorted(out.get("data", {}).items()) for _, out in outputs(notebook)]
 
 
+def words(notebook) -> list[str]: return [text_of(out) for _, out in outputs(notebook)]
+
+
 def processor_time() -> float:
     "Seconds that finished child processes, the kernels, have computed."
     times = os.times()
@@ -52,6 +56,7 @@ def test_runs_from_top_to_bottom(path, monkeypatch):
     SPENT[path.name] = processor_time() - start
     if path in MATHEMATICS: assert ledger.heard(notebook) == ledger.load()[path.name], "the page claims something else than nbs/ledger.json says: run python tests/ledger.py"
     if path in MADE: assert shown(notebook) == shown(read(path)), "run this page again: the ledger has changed"
+    if path in STUDIES: assert words(notebook) == words(read(path)), "run this page again: its result file has changed"
     noise = [(i, out.get("text", out.get("evalue", ""))[:300]) for i, out in outputs(notebook) if out.output_type == "error" or out.get("name") == "stderr"]
     assert not noise, f"cells wrote to stderr: {noise}"
     assert SPENT[path.name] < LIMIT
