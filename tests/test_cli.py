@@ -23,7 +23,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit.cli import FITTING, PRESETS, ScheduleConfig, main, parse_train
+from ddpm_lit.cli import main
+from ddpm_lit.flags import FITTING, PRESETS, ScheduleConfig, parse_train
 from ddpm_lit.files import NAMED_DATA
 from ddpm_lit.runs import read_log, read_tensors
 from ddpm_lit.terminal import explain
