@@ -21,7 +21,7 @@ from ddpm_lit.runs import checkpoints, load_weights, read_log, read_tensors
 
 TOLD = ("Smiling", "Eyeglasses", "Male")
 SMALL = "--channels 24 --multipliers 1 2 4 6 --conditioning scale_shift --batch-size 32 --steps 4500 --lr 1e-3 --warmup 200 --ema-decay 0.998 --checkpoint-every 500 --keep 100 --sample-every 0 --compile"
-EPOCHS, JUDGE = 8, dict(shift=2, flip=True)
+EPOCHS, JUDGE = 20, dict(shift=2, flip=True)  # after 8 it had not yet learnt to see eyeglasses
 
 
 class Work(Stages):
@@ -50,7 +50,7 @@ class Work(Stages):
         folder = self.folder / "judge"
         if not folder.is_dir():
             train, test = (self.split(name, self.known()) for name in ("train", "test"))
-            judge = fit_classifier(train, EPOCHS, device=self.device, **JUDGE)
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.args.bf16): judge = fit_classifier(train, EPOCHS, device=self.device, **JUDGE)
             common = ((test.contexts.mean(0) - 0.5).abs() + 0.5).mean().item()
             save_classifier(folder, judge, dict(data="celeba", attributes=list(self.known()), epochs=EPOCHS, trained_on=len(train), tested_on=len(test), accuracy=round(accuracy(judge, test), 4), commonest=round(common, 4)))
         judge, facts = load_classifier(folder)
