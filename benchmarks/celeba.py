@@ -113,11 +113,11 @@ def guidance(work: Work) -> dict:
             for value in (0.0, 1.0):
                 told = train.contexts[:work.args.few // 4].clone()
                 told[:, i] = value
-                pixels = collect(draw(run, DPMSolver(15), len(told), 0, work.args.batch, told.tolist(), scale, work.device))
+                pixels = collect(draw(run, DPMSolver(10), len(told), 0, work.args.batch, told.tolist(), scale, work.device))
                 row[f"{name}={value:g}"] = work.seen(pixels)[name]
-        samples = sampled(run, train, work.args.few, DPMSolver(15), scale, batch=work.args.batch, device=work.device)
+        samples = sampled(run, train, work.args.few, DPMSolver(10), scale, batch=work.args.batch, device=work.device)
         found[f"{scale:g}"] = dict(seen=row, **asdict(distances(features(work.judge()[0], samples.images), reference)))
-    return dict(n=work.args.few // 4, of_distance=work.args.few, sampler="DPM-Solver++(2M), 15 steps", scales=found)
+    return dict(n=work.args.few // 4, of_distance=work.args.few, sampler="DPM-Solver++(2M), 10 steps", scales=found)
 
 
 def pictures(work: Work) -> dict:
