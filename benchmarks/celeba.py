@@ -21,7 +21,7 @@ from ddpm_lit.runs import checkpoints, load_weights, read_log, read_tensors
 
 TOLD = ("Smiling", "Eyeglasses", "Male")
 SMALL = "--channels 24 --multipliers 1 2 4 6 --conditioning scale_shift --batch-size 32 --steps 4500 --lr 1e-3 --warmup 200 --ema-decay 0.998 --checkpoint-every 500 --keep 100 --sample-every 0 --compile"
-EPOCHS, JUDGE = 20, dict(shift=2, flip=True)  # after 8 it had not yet learnt to see eyeglasses
+JUDGES = {"judge": dict(epochs=16), "first_judge": dict(epochs=8)}
 
 
 class Work(Stages):
@@ -45,14 +45,14 @@ class Work(Stages):
         return tuple((self.args.data / "celeba" / "list_attr_celeba.txt").read_text().splitlines()[1].split())
 
     @cache
-    def judge(self) -> tuple:
-        "A classifier of all attributes, in whose features faces are compared."
-        folder = self.folder / "judge"
+    def judge(self, name: str = "judge") -> tuple:
+        "A classifier of all attributes; the one called judge is it in whose features faces are compared."
+        folder = self.folder / name
         if not folder.is_dir():
-            train, test = (self.split(name, self.known()) for name in ("train", "test"))
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.args.bf16): judge = fit_classifier(train, EPOCHS, device=self.device, **JUDGE)
+            train, test = (self.split(part, self.known()) for part in ("train", "test"))
+            judge = fit_classifier(train, device=self.device, shift=2, flip=True, **JUDGES[name])
             common = ((test.contexts.mean(0) - 0.5).abs() + 0.5).mean().item()
-            save_classifier(folder, judge, dict(data="celeba", attributes=list(self.known()), epochs=EPOCHS, trained_on=len(train), tested_on=len(test), accuracy=round(accuracy(judge, test), 4), commonest=round(common, 4)))
+            save_classifier(folder, judge, JUDGES[name] | dict(data="celeba", attributes=list(self.known()), trained_on=len(train), tested_on=len(test), accuracy=round(accuracy(judge, test), 4), commonest=round(common, 4)))
         judge, facts = load_classifier(folder)
         return judge, {"name": "attributes"} | facts
 
@@ -69,12 +69,18 @@ def main_run(work: Work) -> dict:
     return work.told(work.folder_of_main(), f"ddpm-lit train celeba {work.flags}", work.main())
 
 
-def judge(work: Work) -> dict:
-    "What the judge can tell: how often it is right on held-out photographs, beside always saying what is commoner."
-    found, test = work.judge()[1], work.split("test")
-    said = predictions(work.judge()[0], test.images) > 0
-    right = {name: (said[:, work.known().index(name)] == (test.contexts[:, i] > 0.5)).double().mean().item() for i, name in enumerate(TOLD)}
-    return found | dict(right=right, share={name: test.contexts[:, i].mean().item() for i, name in enumerate(TOLD)})
+def judge(work: Work, name: str = "judge") -> dict:
+    "What the judge can tell: how often it is right on held-out photographs, beside always saying what is commoner, and in how many of those that have it an attribute is seen."
+    net, facts = work.judge(name)
+    test = work.split("test")
+    said, told = predictions(net, test.images)[:, [work.known().index(attribute) for attribute in TOLD]] > 0, test.contexts > 0.5
+    rows = {attribute: dict(right=(said[:, i] == told[:, i]).double().mean().item(), share=told[:, i].double().mean().item(), found=said[told[:, i], i].double().mean().item()) for i, attribute in enumerate(TOLD)}
+    return facts | dict(rows=rows)
+
+
+def first_judge(work: Work) -> dict:
+    "The judge that was tried before."
+    return judge(work, "first_judge")
 
 
 def headline(work: Work) -> dict:
@@ -135,7 +141,7 @@ def pictures(work: Work) -> dict:
     return dict(pictures=sorted(path.name for path in out.glob("*.png")), told=list(TOLD), guidance=2.0)
 
 
-STAGES = {"main_run": main_run, "judge": judge, "headline": headline, "over_training": over_training, "guidance": guidance, "pictures": pictures}
+STAGES = {"main_run": main_run, "first_judge": first_judge, "judge": judge, "headline": headline, "over_training": over_training, "guidance": guidance, "pictures": pictures}
 
 
 def main() -> None:
