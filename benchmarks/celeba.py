@@ -97,17 +97,17 @@ def headline(work: Work) -> dict:
 
 
 def over_training(work: Work) -> dict:
-    "Distance and loss at each checkpoint, with the averaged weights."
-    train, reference, rows = work.split("train"), features(work.judge()[0], work.split("test").images), []
+    "Distance and loss at each checkpoint, with the averaged weights; half as many samples as elsewhere."
+    n, train, reference, rows = work.args.few // 2, work.split("train"), features(work.judge()[0], work.split("test").images), []
     log = read_log(work.folder_of_main())
     for path in checkpoints(work.folder_of_main()):
         step, net = int(path.stem), UNet(work.main().model.config).eval()
         if step == 0: continue
         averaged = {key.removeprefix("ema."): x for key, x in read_tensors(path)[0].items() if key.startswith("ema.")}
         load_weights(net, averaged, path)
-        samples = sampled(work.quick(replace(work.main(), model=net)), train, work.args.few, DPMSolver(10), batch=work.args.batch, device=work.device)
+        samples = sampled(work.quick(replace(work.main(), model=net)), train, n, DPMSolver(10), batch=work.args.batch, device=work.device)
         rows.append(dict(step=step, seconds=round(log[step - 1]["seconds"]), loss=round(statistics.mean(line["loss"] for line in log[max(0, step - 200):step]), 5), **asdict(distances(features(work.judge()[0], samples.images), reference))))
-    return dict(n=work.args.few, sampler="DPM-Solver++(2M), 10 steps", rows=rows)
+    return dict(n=n, sampler="DPM-Solver++(2M), 10 steps", rows=rows)
 
 
 def guidance(work: Work) -> dict:
