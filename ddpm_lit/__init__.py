@@ -19,6 +19,7 @@ from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.runs import Run, load_pretrained, save_run
 from ddpm_lit.train import TrainConfig, Trainer, TrainRecord
 from ddpm_lit.interop import from_diffusers, sampler_from_diffusers, to_diffusers
+from ddpm_lit.start import load_model, start_from
 from ddpm_lit.evaluate import DigitJudge, DigitReport, digit_report, nearest_distances
 from ddpm_lit.features import Classifier, Distances, accuracy_score, distances, fit_classifier, load_classifier
 from ddpm_lit.likelihood import Bound, bits_per_dim

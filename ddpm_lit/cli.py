@@ -32,10 +32,12 @@ from .data import ImageData, atomic_write, save_grid
 from .drawing import (Encoded, Labels, check_labels, claim, collect, draw, draw_folder, encode_decode, fast, floats, inpaintings, interpolation,
                               missing, read_image, read_mask, read_settings, sampling_settings, save_film, save_strips, trajectories)
 from .files import NAMED_DATA, ImageFiles, load_images
-from .flags import Evaluate, Resume, Sample, Train, parse_train
+from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
 from .prediction import PARAMETERIZATIONS
 from .report import evaluate_run, judge_for, table
 from .runs import Run, append_log, load_pretrained, save_run, write_json
+from .schedule import NoiseSchedule
+from .start import start_from
 from .summary import Trackers, glimpse, run_page, show, trackers, watch, watching
 from .terminal import Stopped, UsageError, answered, noted_signals, parse, threads, usage
 from .train import Trainer, TrainConfig, processes
@@ -180,13 +182,13 @@ def _held_out(data: str, data_dir: Path | str | None, unet: UNetConfig, crop: in
 # %% ../nbs/19_cli.ipynb #ee0df5ad
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
-    here, unet, schedule = processes(), _with_attributes(args), args.noise.build()
+    here, unet = processes(), _with_attributes(args)
     data = _one_first(here, lambda: _load(args.data, args.data_dir, unet, args.attributes, args.train.crop))
     _check_classes(data, unet)
-    torch.manual_seed(args.train.seed)  # the network's first weights
-    with usage(): trainer = Trainer(UNet(unet), schedule, data, args.train, param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
+    model, schedule = _first_model(args, unet)
+    with usage(): trainer = Trainer(model, schedule, data, args.train, param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
     where = args.data if args.data in NAMED_DATA else str(Path(args.data).expanduser().resolve())
-    facts = dict(data=where, data_dir=args.data_dir and str(args.data_dir.resolve()), attributes=list(args.attributes), train=asdict(args.train), noise=asdict(args.noise), made=_made(trainer))
+    facts = dict(data=where, data_dir=args.data_dir and str(args.data_dir.resolve()), attributes=list(args.attributes), start=args.start, train=asdict(args.train), noise=asdict(args.noise), made=_made(trainer))
     with _writing(args.out or Path("runs")): folder = _by_one(here, lambda: new_run(args.out, data.name))
     try:
         checkpoint(trainer, folder, facts)  # at step 0: a full disk is met now, not in an hour
@@ -197,9 +199,19 @@ def train_command(args: Train) -> None:
     _train_on(trainer, folder, facts, data, others)
 
 
+def _first_model(args: Train, unet: UNetConfig) -> tuple[UNet, NoiseSchedule]:
+    "A network with its first weights, drawn from the seed or brought by --from, and its schedule."
+    torch.manual_seed(args.train.seed)
+    model = UNet(unet)
+    if args.start is None: return model, args.noise.build()
+    run = find_model(args.start)
+    with usage(): start_from(model, run)
+    return model, run.schedule
+
+
 def resume_command(args: Resume) -> None:
     "`ddpm-lit resume`: go on from the last checkpoint."
-    folder, run, here = Path(args.run), _load_run(args.run), processes()
+    folder, run, here = Path(args.run), find_model(args.run), processes()
     facts, unet = _facts(folder, run.config), run.model.config
     if args.data_dir: facts["data_dir"] = str(args.data_dir.resolve())
     given = {name: value for name in ("steps", "workers") if (value := getattr(args, name)) is not None}
@@ -217,7 +229,7 @@ _KINDS = {"data": str, "data_dir": (str, type(None)), "attributes": list, "train
 def _facts(folder: Path, config: dict) -> dict:
     "What config.json says about the training. ValueError if it says nothing, or what cannot be."
     if "train" not in config: raise ValueError(f"{folder} was not made by ddpm-lit train and holds no training to resume")
-    facts = {name: config.get(name, []) if name == "attributes" else config.get(name) for name in _KINDS} | {name: config[name] for name in ("noise",) if name in config}
+    facts = {name: config.get(name, []) if name == "attributes" else config.get(name) for name in _KINDS} | {name: config[name] for name in ("noise", "start") if name in config}
     for name, kind in _KINDS.items():
         if not isinstance(facts[name], kind): raise ValueError(f"{folder / 'config.json'} must hold {name} as ddpm-lit train writes it, got {str(facts[name])[:100]}")
     try: TrainConfig(**facts["train"])
@@ -255,14 +267,6 @@ def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData | Ima
         if trainer.here.num_processes > 1: torch.distributed.destroy_process_group()
 
 
-def _load_run(name: str) -> Run:
-    "The run in a folder, or one that comes with the package. UsageError if there is neither."
-    try: return load_pretrained(name)
-    except ValueError as error:
-        if Path(name).is_dir(): raise
-        raise UsageError(f"there is no run folder {name!r}, and no model of that name comes with the package") from error
-
-
 def _free(folder: Path, stem: str, suffix: str, taken: Callable[[Path], bool] = Path.exists) -> Path:
     "`folder`/`stem``suffix`, or the next such name with -2, -3, ... that is not taken."
     names = (folder / f"{stem}{f'-{i}' if i > 1 else ''}{suffix}" for i in itertools.count(1))
@@ -288,7 +292,7 @@ def _new_file(path: Path, overwrite: bool | None = None) -> Path:  # None: there
 def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise UsageError("ddpm-lit sample is for one process: start it without accelerate launch or torchrun")
-    run = _load_run(args.run)
+    run = find_model(args.run)
     with usage():
         sampler = args.build(run.schedule.T)
         steps = len(sampler.pairs(run.schedule))
@@ -356,7 +360,7 @@ def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:
 # %% ../nbs/19_cli.ipynb #0c105f2b
 def evaluate_command(args: Evaluate) -> None:
     "`ddpm-lit evaluate`: measure, print a table and leave the figures as JSON."
-    run, folder = _load_run(args.run), Path(args.run)
+    run, folder = find_model(args.run), Path(args.run)
     facts = _facts(folder, run.config)
     with usage():
         sampler = args.build(run.schedule.T)
