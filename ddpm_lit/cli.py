@@ -158,7 +158,7 @@ def _to_show(data: ImageData | ImageFiles, unet: UNetConfig) -> Labels:
 
 
 def _finish(trainer: Trainer, folder: Path, data: ImageData | ImageFiles, test: ImageData | None, labels: Labels) -> None:
-    "Pictures, for digits the judge's report on 1,000 samples by DDIM, and the page of it all."
+    "Pictures, for digits the judge's report on 1000 samples by DDIM, and the page of it all."
     print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
     crop = trainer.config.crop
     real = (test or data)[:8].float()[..., crop // 2:, crop // 2:][..., :data.shape[2] - crop, :data.shape[3] - crop]

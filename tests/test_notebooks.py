@@ -169,7 +169,7 @@ def test_figures_have_labels_captions_and_references(path):
     assert labels, "every page has a picture that shows its claim"
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     wanted = set(re.findall(r"@(fig-[\w-]*\w)", prose))
-    assert wanted <= set(labels), f"references without a figure on this page: {wanted - set(labels)}"
+    assert wanted == set(labels), f"references without a figure, or figures that the text does not refer to: {wanted ^ set(labels)}"
 
 
 def test_labels_are_unique_in_the_book():

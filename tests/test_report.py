@@ -4,6 +4,7 @@ import torch
 
 from ddpm_lit.data import ImageData
 from ddpm_lit.ddim import DDIM
+from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.files import load_images
 from ddpm_lit.prediction import V
 from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like, sampled, table
@@ -32,6 +33,16 @@ def test_the_shipped_model_of_digits_draws_the_class_that_is_asked_for(digits, s
     assert abs(found["nearest"]["mean"] / found["nearest"]["mean_real"] - 1) < 0.15 and found["nearest"]["smallest"] > 0.3
     assert found["judge"]["name"] == "digits" and found["floor"]["choices"] == FLOORS and found["distance"]["n"] == found["n"] == 200
     assert found["sampler"] == {"name": "DDIM", "steps": 10, "eta": 0.0, "spacing": "trailing", "quad_end": 1.0}
+
+
+def test_the_nearest_picture_is_found_as_by_all_differences():
+    g = torch.Generator().manual_seed(0)
+    known = torch.randn(1, 3, 32, 32, generator=g).tanh() + 0.3 * torch.randn(500, 3, 32, 32, generator=g)  # much in common: the fast form loses digits
+    images = torch.cat([known[:50], known[50:100] + 1e-3 * torch.randn(50, 3, 32, 32, generator=g), torch.randn(50, 3, 32, 32, generator=g)])
+    every = torch.stack([(known.double() - x).flatten(1).norm(dim=1).min() for x in images.double()])
+    found = nearest_distances(images, known)
+    assert (found[:50] == 0).all() and torch.allclose(found.double(), every, rtol=1e-5, atol=0)
+    assert torch.equal(nearest_distances(images, known[:3]), torch.cat([nearest_distances(x[None], known[:3]) for x in images]))
 
 
 def test_an_untrained_model_is_far_from_the_floor(digits):
