@@ -127,7 +127,7 @@ def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
         trainer.save(folder)
         if trainer.here.is_main_process: save_run(folder, trainer.ema_model(), trainer.schedule, trainer.param, (-1, 1), facts | {"step": trainer.step})
 
-
+# %% ../nbs/19_cli.ipynb #acdafb3e
 def fit(trainer: Trainer, folder: Path, facts: dict, others: Trackers = Trackers(), labels: Labels = None) -> None:
     "Train to the end, with log, progress and checkpoints. Stopped after Ctrl-C or SIGTERM, when a checkpoint is written."
     config, recent, mine = trainer.config, deque(maxlen=100), trainer.here.is_main_process
@@ -208,7 +208,7 @@ def _first_model(args: Train, unet: UNetConfig) -> tuple[UNet, NoiseSchedule]:
     with usage(): start_from(model, run)
     return model, run.schedule
 
-
+# %% ../nbs/19_cli.ipynb #5e69e0e5
 def resume_command(args: Resume) -> None:
     "`ddpm-lit resume`: go on from the last checkpoint."
     folder, run, here = Path(args.run), find_model(args.run), processes()
@@ -424,7 +424,7 @@ def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
     args = read(rest)
     with threads(args.common.threads): run(args)
 
-
+# %% ../nbs/19_cli.ipynb #35c25c3b
 def main(
     argv: list[str] | None = None,  # the words after `ddpm-lit`; None: those of this process
 ) -> int:                           # the exit status

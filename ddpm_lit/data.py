@@ -55,7 +55,7 @@ def check_conditions(
     else: fit = labels is not None and 0 <= labels.min() and labels.max() < len(names)
     if not fit: raise ValueError(f"names must hold one name for each column of contexts or, without contexts, for each class of labels, got {len(names)}")
 
-
+# %% ../nbs/13_data.ipynb #900b5ff4
 def checksum(x: Tensor | None) -> int | None:
     "The CRC-32 of a tensor's bytes; None for None."
     return None if x is None else zlib.crc32(x.contiguous().numpy().tobytes())
@@ -191,7 +191,7 @@ def save_image(
     _check_pictures(x[None])
     _write(to_pil(to_uint8(x).cpu().numpy()), path, _format(path))
 
-
+# %% ../nbs/13_data.ipynb #2c190a8c
 def save_grid(
     images: Tensor,            # (N, C, H, W) float in [-1, 1], C = 1 or 3
     path: str | os.PathLike,   # ends in .png, .jpg, .jpeg or .webp

@@ -44,7 +44,7 @@ def time_steps(
           "quadratic": lambda i: 1 + int(quad_end * T * i**2 / (S - 1) ** 2)}[spacing]
     return _distinct([up(i) for i in range(S)], T)[::-1]
 
-
+# %% ../nbs/08_ddpm.ipynb #e5edf8b8
 def time_pairs(
     T: int,                                 # as in time_steps
     steps: int | None = None,
@@ -126,7 +126,7 @@ class Step:
     x: Tensor   # (B, ...) x_s, float32 or wider
     x0: Tensor  # (B, ...) the x̂_0 that led there
 
-
+# %% ../nbs/08_ddpm.ipynb #a7a38b85
 def predict(
     model: Callable[..., Tensor],             # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
     schedule: NoiseSchedule,
@@ -141,7 +141,7 @@ def predict(
     pred = param.decode(schedule, model(x, times) if y is None else model(x, times, y), x, t)
     return pred if clip is None else clip_prediction(schedule, pred, x, t, clip)
 
-
+# %% ../nbs/08_ddpm.ipynb #dad25f3b
 def sample_steps(
     model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
     schedule: NoiseSchedule,
@@ -158,7 +158,7 @@ def sample_steps(
     _check_signal(schedule, pairs[0][0], param, clip)
     return _walk(model, schedule, xT, sampler, pairs, param, clip, y, generator)
 
-
+# %% ../nbs/08_ddpm.ipynb #3be5343d
 def sample(
     model: Callable[..., Tensor],             # all arguments as in sample_steps
     schedule: NoiseSchedule,

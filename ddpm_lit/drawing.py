@@ -136,14 +136,14 @@ def draw(
     walks = _walks(run, sampler, range(first, first + n), seed, batch, labels, guidance, device, watch)
     return (_end(steps) for _, steps in walks)
 
-
+# %% ../nbs/18_drawing.ipynb #203fca04
 def collect(
     batches: Iterable[Tensor],  # each (B, ...) float in [-1, 1]
 ) -> Tensor:                    # (N, ...) uint8
     "All batches as pixels, a byte each, on the CPU."
     return torch.cat([to_uint8(x).cpu() for x in batches])
 
-
+# %% ../nbs/18_drawing.ipynb #dc8acf1b
 def floats(
     pixels: Tensor,  # (...) uint8
 ) -> Tensor:         # (...) float32 in [-1, 1]
@@ -184,7 +184,7 @@ def sampling_settings(
     facts = dict(format=1, model=fingerprint(run), sampler=type(sampler).__name__) | how | dict(seed=seed, labels=told, guidance=float(guidance))
     return json.loads(json.dumps(facts))
 
-
+# %% ../nbs/18_drawing.ipynb #6367f7b4
 def fingerprint(
     run: Run,
 ) -> str:  # 16 hexadecimal digits
@@ -194,7 +194,7 @@ def fingerprint(
         digest.update(name.encode() + x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
-
+# %% ../nbs/18_drawing.ipynb #ac854f31
 def read_settings(
     folder: str | Path,
 ) -> dict | None:  # None for a folder without, or with a sampling.json that cannot be read
@@ -203,12 +203,12 @@ def read_settings(
     except (OSError, ValueError): return None
     return there if isinstance(there, dict) else None
 
-
+# %% ../nbs/18_drawing.ipynb #b7bd71a1
 def image_name(number: int) -> str:
     "The file of image number `number`."
     return f"{number:05d}.png"
 
-
+# %% ../nbs/18_drawing.ipynb #9a8dca9e
 def missing(
     folder: str | Path,
     n: int,        # how many images there are to be, numbers 0..n-1
@@ -308,7 +308,7 @@ def trajectories(
     walks = _walks(run, sampler, range(n), seed, batch, labels, guidance, device, watch)
     return (_moments(trajectory(steps, every)) for _, steps in walks)
 
-
+# %% ../nbs/18_drawing.ipynb #0665bcaa
 def save_strips(
     pixels: Tensor,    # (N, 2, moments, C, H, W) uint8, as `collect(trajectories(...))` has them
     path: str | Path,  # ends in .png, .jpg or .webp
@@ -316,7 +316,7 @@ def save_strips(
     "A picture: for each image a strip of `x_t`, and below it a strip of `x̂_0`."
     save_grid(floats(pixels.flatten(0, 2)), path, columns=pixels.shape[2])
 
-
+# %% ../nbs/18_drawing.ipynb #e300a21a
 def save_film(
     pixels: Tensor,    # (N, 2, moments, C, H, W) uint8
     path: str | Path,  # ends in .gif
@@ -325,7 +325,7 @@ def save_film(
     "A film: one frame per moment, `x_t` and `x̂_0` side by side."
     save_gif((floats(frame.flatten(0, 1)) for frame in pixels.unbind(2)), path, columns=2 * columns)
 
-
+# %% ../nbs/18_drawing.ipynb #5e7721a4
 def film(
     run: Run,
     sampler: Any,                        # as in draw, and so the next five
@@ -358,7 +358,7 @@ def read_image(
     size = run.model.config.image_size
     return ImageData(_picture(Path(path), size, run.model.config.in_channels)[None]).float()[0]
 
-
+# %% ../nbs/18_drawing.ipynb #3db5b655
 def read_mask(
     run: Run,
     path: str | Path,  # white is to be filled in, black is kept; greys go to the nearer of the two
@@ -411,7 +411,7 @@ def noise_behind(
     times = [t for t, _ in sampler.pairs(run.schedule)]
     return ddim_encode(model, run.schedule, image[None].to(device), timesteps=times, param=run.param, clip=run.clip)
 
-
+# %% ../nbs/18_drawing.ipynb #5b32ffc6
 def interpolation(
     run: Run,
     sampler: Any,                        # one that draws no noise
@@ -442,7 +442,7 @@ class Encoded:
     decoded: Tensor  # (B, C, H, W) what it leads to
     error: Tensor    # (B,) float64 mean squared error of `decoded`, on a scale from 0 for black to 1 for white
 
-
+# %% ../nbs/18_drawing.ipynb #812d22c5
 def encode_decode(
     run: Run,
     sampler: Any,                        # one that draws no noise

@@ -33,7 +33,7 @@ def trajectory(
         if i % every == 0: kept.append(step)
     return kept if step is None or (kept and kept[-1] is step) else [*kept, step]
 
-
+# %% ../nbs/12_editing.ipynb #28d60cb2
 def strips(
     steps: Sequence[Step],  # n steps of a batch of B
     field: str = "x",       # "x" for x_s, "x0" for the predicted x̂_0
@@ -56,7 +56,7 @@ def lerp(
     a, b, w = _mixed(a, b, w)
     return (1 - w) * a + w * b
 
-
+# %% ../nbs/12_editing.ipynb #147e6bd0
 def mix(
     a: Tensor,          # as in lerp
     b: Tensor,
@@ -66,7 +66,7 @@ def mix(
     a, b, w = _mixed(a, b, w)
     return (1 - w).sqrt() * a + w.sqrt() * b
 
-
+# %% ../nbs/12_editing.ipynb #c7135538
 def slerp(
     a: Tensor,          # as in lerp
     b: Tensor,
@@ -108,7 +108,7 @@ def between(
     if w.ndim != 1 or not len(w): raise ValueError(f"weights must be one or more numbers, got shape {tuple(w.shape)}")
     return mixing(a.repeat_interleave(len(w), 0), b.repeat_interleave(len(w), 0), w.repeat(len(a)))
 
-
+# %% ../nbs/12_editing.ipynb #f598b14b
 def grid_between(
     corners: Tensor,         # (4, ...) upper left, upper right, lower left, lower right
     rows: int,               # >= 2
@@ -121,7 +121,7 @@ def grid_between(
     left, right = (between(corners[i:i + 1], corners[i + 2:i + 3], torch.linspace(0, 1, rows), mixing) for i in (0, 1))
     return between(left, right, torch.linspace(0, 1, columns), mixing)
 
-
+# %% ../nbs/12_editing.ipynb #595b51cd
 def interpolate(
     model: Callable[..., Tensor],        # model(x, t), put in evaluation mode by the caller
     schedule: NoiseSchedule,
@@ -275,7 +275,7 @@ def noise_up(
     alpha, beta = stride(schedule, s, t)
     return alpha.sqrt() * at_least_float32(xs) + beta.sqrt() * at_least_float32(eps)
 
-
+# %% ../nbs/12_editing.ipynb #23c8daac
 def inpaint_steps(
     model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
     schedule: NoiseSchedule,
@@ -298,7 +298,7 @@ def inpaint_steps(
     blocks = [(block[0][0], block[-1][1]) for block in (pairs[i:i + jump] for i in range(0, len(pairs), jump))]
     return _resample(blocks, resamples, keep, xT, model, schedule, generator, dict(param=param, clip=clip, y=y))
 
-
+# %% ../nbs/12_editing.ipynb #d0f8c67a
 def inpaint(
     model: Callable[..., Tensor],             # all arguments as in inpaint_steps
     schedule: NoiseSchedule,

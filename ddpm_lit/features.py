@@ -113,7 +113,7 @@ def features(
     if pixels.ndim != 4 or not len(pixels) or pixels.shape[1] != classifier.in_channels: raise ValueError(f"pixels must have shape (N, {classifier.in_channels}, H, W) with N >= 1, got {tuple(pixels.shape)}")
     return torch.cat([classifier.features(ImageData(part, levels=levels).float()) for part in pixels.split(batch)])
 
-
+# %% ../nbs/16b_features.ipynb #75737c48
 def predictions(
     classifier: Classifier,
     pixels: Tensor,     # (N, C, H, W) uint8, N >= 1
@@ -122,7 +122,7 @@ def predictions(
     "What the classifier says of pictures."
     return classifier.head(features(classifier, pixels, levels)).detach()
 
-
+# %% ../nbs/16b_features.ipynb #42f321ee
 def accuracy(
     classifier: Classifier,
     data: ImageData,  # with labels, or with contexts of zeros and ones
@@ -197,7 +197,7 @@ def save_classifier(
     write_tensors(Path(folder) / "weights.safetensors", classifier.state_dict())
     return Path(folder)
 
-
+# %% ../nbs/16b_features.ipynb #b1b2e960
 def load_classifier(
     name_or_folder: str | Path,  # one that comes with the package, such as "mnist", or a folder
 ) -> tuple[Classifier, dict]:    # in eval mode, and its config.json

@@ -76,7 +76,7 @@ class Common:
         own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
         return torch.device(self.device or own)
 
-
+# %% ../nbs/18e_flags.ipynb #15018e01
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model on DATA, and leave a run folder with
@@ -107,7 +107,7 @@ class Train:
 
     def __post_init__(self): check_trackers(self.track)
 
-
+# %% ../nbs/18e_flags.ipynb #bfad53e5
 @dataclass(frozen=True, kw_only=True)
 class Resume:
     "Go on with an interrupted training from its last checkpoint, to the very result it would have had."
@@ -121,7 +121,7 @@ class Resume:
 
     def __post_init__(self): check_trackers(self.track)
 
-
+# %% ../nbs/18e_flags.ipynb #89a142b3
 @dataclass(frozen=True, kw_only=True)
 class Walk:
     "How to come from noise to an image."
@@ -144,7 +144,7 @@ class Walk:
         if self.sampler == "ddpm": return DDPM(self.variance, self.steps, self.spacing or "trailing")
         return DDIM(few(50), self.eta, self.spacing or "trailing")
 
-
+# %% ../nbs/18e_flags.ipynb #9f054936
 @dataclass(frozen=True, kw_only=True)
 class Sample(Walk):
     """Draw images from a trained model.
@@ -188,7 +188,7 @@ class Sample(Walk):
     @property
     def number(self) -> int: return self.n or (8 if self.mode in _MODES else 64)
 
-
+# %% ../nbs/18e_flags.ipynb #324a90a4
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Walk):
     """Measure a trained model: its samples, and beside each figure what as many real images get.

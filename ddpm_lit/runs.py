@@ -28,7 +28,7 @@ def write_json(path: Path, value: dict) -> None:
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file: file.write(text)
 
-
+# %% ../nbs/14b_runs.ipynb #0a3574f0
 def read_json(path: Path) -> dict:
     "The object in a JSON file. ValueError, naming the file, if it is missing, damaged or something else."
     if not path.is_file(): raise ValueError(f"{path} is missing")
@@ -49,7 +49,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict | None = N
     header = None if facts is None else {"facts": json.dumps(facts, allow_nan=False)}
     with atomic_write(path) as file: file.write(save(ours, header))
 
-
+# %% ../nbs/14b_runs.ipynb #20642a5c
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     "Tensors, on the CPU, and facts. ValueError, naming the file, if it is missing, cut short or something else."
     from safetensors import SafetensorError, safe_open
@@ -85,7 +85,7 @@ class Run:
     clip: Clip | None        # the range of x̂_0, (-1, 1) for images, or a DynamicThreshold
     config: dict             # what config.json says: format, version, param, clip, unet, and what save_run was given
 
-
+# %% ../nbs/14b_runs.ipynb #3ba430ed
 def save_run(
     folder: str | Path,       # made if absent
     model: UNet,              # with the weights to keep, as Trainer.ema_model returns it
@@ -154,14 +154,14 @@ class Checkpoint:
     tensors: dict[str, Tensor]  # by name, on the CPU
     facts: dict                 # what JSON can say
 
-
+# %% ../nbs/14b_runs.ipynb #80b6fe00
 def checkpoints(
     folder: str | Path,  # the run folder
 ) -> list[Path]:         # oldest first; files that are not finished are not among them
     "The checkpoints of a run."
     return sorted((p for p in Path(folder).glob("checkpoints/*.safetensors") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
-
+# %% ../nbs/14b_runs.ipynb #ddf3e872
 def write_checkpoint(
     folder: str | Path,          # the run folder
     step: int,                   # steps done, at least 0
@@ -176,7 +176,7 @@ def write_checkpoint(
     for old in checkpoints(folder)[:-keep]: old.unlink()
     return path
 
-
+# %% ../nbs/14b_runs.ipynb #b57c187c
 def read_checkpoint(
     folder: str | Path,  # the run folder
 ) -> Checkpoint:
@@ -210,7 +210,7 @@ def append_log(
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(Path(folder) / "log.jsonl", "a", encoding="utf-8") as file: file.write(json.dumps(line) + "\n")
 
-
+# %% ../nbs/14b_runs.ipynb #8cfc7cb9
 def read_log(
     folder: str | Path,
     last: int | None = None,  # only up to this step
@@ -227,7 +227,7 @@ def _line(row: str) -> dict | None:
     except (ValueError, RecursionError): return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("loss"), float) else None
 
-
+# %% ../nbs/14b_runs.ipynb #22fffadb
 def trim_log(folder: str | Path, last: int) -> None:
     "Drop from the log what came after step `last`, and lines that are not whole."
     if not (Path(folder) / "log.jsonl").is_file(): return

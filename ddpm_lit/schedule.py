@@ -105,7 +105,7 @@ def at_least_float32(
     "`x` in float32 or wider: 1 − ᾱ_1 = 1e-4 does not survive half precision."
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
-
+# %% ../nbs/02_schedule.ipynb #f185a4f0
 def expand(
     c: Tensor,  # () or (B,) float64, a coefficient
     x: Tensor,  # (B, ...) what it will multiply
@@ -124,7 +124,7 @@ def linear_schedule(
     check_steps(T)
     return NoiseSchedule.from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
 
-
+# %% ../nbs/02_schedule.ipynb #eb1c3e4b
 def scaled_linear_schedule(
     T: int = 1000,                # number of steps
     beta_start: float = 0.00085,  # β_1

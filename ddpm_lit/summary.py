@@ -56,7 +56,7 @@ def progress(
             bar.update()
         yield tick
 
-
+# %% ../nbs/18b_summary.ipynb #c62b4b00
 def watch(
     steps: Iterable,                  # of anything
     what: str,                        # as in progress, and so the next two
@@ -71,7 +71,7 @@ def watch(
             yield step
             tick(lambda: note(step))
 
-
+# %% ../nbs/18b_summary.ipynb #de894296
 @contextmanager
 def watching(
     what: str,   # as in progress
@@ -130,14 +130,14 @@ class Trackers:
     def close(self) -> None:
         for tracker in self.started: tracker.finish()
 
-
+# %% ../nbs/18b_summary.ipynb #c67b3f97
 def check_trackers(names: Sequence[str]) -> None:
     "ValueError for an unknown name, or one whose package is missing."
     for name in names:
         if name not in TRACKERS: raise ValueError(f"track must name trackers out of {', '.join(TRACKERS)}, got {name!r}")
         if importlib.util.find_spec(name) is None: raise ValueError(f"track must name trackers that are installed, and {name} is not: pip install {name}")
 
-
+# %% ../nbs/18b_summary.ipynb #725dacfe
 def trackers(
     names: Sequence[str],  # out of TRACKERS; none for all processes but the main one
     folder: str | Path,    # the run folder
@@ -187,7 +187,7 @@ def column(
     steps, values = np.array(pairs, float).reshape(-1, 2).T
     return steps, values
 
-
+# %% ../nbs/18b_summary.ipynb #b44d77e2
 def averaged(
     values: np.ndarray,  # (n,)
     width: int,          # w, in 1..n
@@ -196,12 +196,12 @@ def averaged(
     sums = np.concatenate([[0.0], values.cumsum()])
     return (sums[width:] - sums[:-width]) / width
 
-
+# %% ../nbs/18b_summary.ipynb #1b7277a1
 def average_width(n: int) -> int:
     "w for a curve of `n` values."
     return max(1, min(100, n // 5))
 
-
+# %% ../nbs/18b_summary.ipynb #cfb58bd5
 def plot_loss(
     axes: Any,        # of matplotlib
     log: list[dict],
@@ -258,7 +258,7 @@ def glimpse(
     save_grid(images, folder / "samples" / f"step-{step:07d}.png")
     return images
 
-
+# %% ../nbs/18b_summary.ipynb #da1d5395
 def show(
     run: Run,                            # the trained model
     folder: Path,                        # its folder

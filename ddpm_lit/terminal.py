@@ -25,7 +25,7 @@ from tyro import conf
 class UsageError(ValueError):
     "The command line asks for what cannot be had; exit status 2."
 
-
+# %% ../nbs/18d_terminal.ipynb #0b12bc93
 class Stopped(KeyboardInterrupt):
     "The user, or the system, asked the command to stop; exit status 128 + the signal's number."
 
@@ -33,7 +33,7 @@ class Stopped(KeyboardInterrupt):
         super().__init__(sentence)
         self.number = number
 
-
+# %% ../nbs/18d_terminal.ipynb #eeba4cb9
 @contextmanager
 def usage() -> Iterator[None]:
     "A ValueError raised in this block is the command line's fault."

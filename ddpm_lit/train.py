@@ -179,7 +179,7 @@ def processes():
         from accelerate import PartialState
     return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
 
-
+# %% ../nbs/15_training.ipynb #ca2d36cb
 def auto_precision(device: torch.device) -> str:  # "bf16" or "fp32"
     "bf16 where the hardware computes with it: recent GPUs, and processors with AVX-512 or AMX instructions for it."
     if device.type == "cuda": return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

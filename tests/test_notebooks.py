@@ -172,6 +172,15 @@ def test_figures_have_labels_captions_and_references(path):
     assert wanted == set(labels), f"references without a figure, or figures that the text does not refer to: {wanted ^ set(labels)}"
 
 
+@each(NUMBERED)
+def test_an_exported_cell_has_one_public_name(path):
+    "The site documents what a cell exports below it: with two functions in a cell, both below the second, and in the wrong order."
+    for cell in read(path).cells:
+        if cell.cell_type != "code" or not re.match(r"#\|\s*exports?\b", cell.source): continue
+        names = [node.name for node in ast.parse(cell.source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")]
+        assert len(names) < 2, f"one cell exports {', '.join(names)}"
+
+
 def test_labels_are_unique_in_the_book():
     labels = Counter(m for p in NOTEBOOKS for c in read(p).cells if c.cell_type == "code" for m in re.findall(r"^#\|\s*label:\s*(\S+)", c.source, re.M))
     assert not [label for label, n in labels.items() if n > 1]
