@@ -1,8 +1,8 @@
 """MNIST, trained and measured: `python benchmarks/mnist.py --data DIR --work DIR`.
 
 Stages, each of which leaves a file or a run folder in --work and is not done twice: the script can be stopped at any time, and goes on when it is called again.
-`--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional; the small ones are not told
-classes, have half of its channels and one budget, and differ in one thing each."""
+`--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional;
+another one of the same size is not told classes. The small ones are not told classes either, have half of the channels and one budget, and differ in one thing each."""
 import statistics
 import time
 from dataclasses import asdict, replace
@@ -56,21 +56,21 @@ class Work(Stages):
         return load_classifier("mnist")
 
     def samples(self, name: str, run: Run, sampler, n: int, part: int = 2000) -> ImageData:
-        "Labelled samples of the main run, drawn in parts that are kept."
-        pixels = []
+        "Samples, labelled if the run knows labels, drawn in parts that are kept."
+        parts = []
         for first in range(0, n, part):
             path = self.folder / f"{name}-{first:06d}.safetensors"
             if not path.is_file():
                 some = sampled_part(run, self.split("train"), sampler, first, min(part, n - first), self.args.batch, self.device)
-                write_tensors(path, {"pixels": some.images, "labels": some.labels})
+                write_tensors(path, {"pixels": some.images} | ({} if some.labels is None else {"labels": some.labels}))
                 print(f"{name}: {first + len(some)} of {n}", flush=True)
-            pixels.append(read_tensors(path)[0])
-        return ImageData(torch.cat([p["pixels"] for p in pixels]), torch.cat([p["labels"] for p in pixels]), name="samples")
+            parts.append(read_tensors(path)[0])
+        return ImageData(torch.cat([p["pixels"] for p in parts]), torch.cat([p["labels"] for p in parts]) if "labels" in parts[0] else None, name="samples")
 
 
 def sampled_part(run: Run, train: ImageData, sampler, first: int, n: int, batch: int, device: str) -> ImageData:
-    "Samples number `first` and on, each with the label of a training digit chosen at random."
-    labels = train.labels[torch.randint(len(train), (n,), generator=keyed_generator(0, 6, first))]
+    "Samples number `first` and on, each with the label of a training digit chosen at random if the run knows labels."
+    labels = train.labels[torch.randint(len(train), (n,), generator=keyed_generator(0, 6, first))] if run.model.config.num_classes else None
     return ImageData(collect(draw(run, sampler, n, 0, batch, labels, device=device, first=first)), labels)
 
 
@@ -91,6 +91,15 @@ def fewer(work: Work) -> dict:
     "The distance of the first 2,000 of these samples: with fewer, the ratio to the floor looks better."
     samples = work.samples("ddim50", work.quick(work.main()), DDIM(50), 2000)
     return dict(n=len(samples), distance=asdict(distances(features(work.judge()[0], samples.images), _reference(work))), floor=floor(work, len(samples)))
+
+
+def unconditional(work: Work) -> dict:
+    "A network of the same size that is not told classes: 10,000 samples by 50 steps of DDIM."
+    run = load_pretrained(work.trained("unconditional", "--compile"))
+    samples = work.samples("unconditional-ddim50", work.quick(run), DDIM(50), work.args.n)
+    found = evaluate_run(run, work.split("train"), work.split("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), device=work.device)
+    save_grid(samples[:40].float(), ROOT / "results" / "mnist" / "unconditional.png", columns=20)
+    return found | {"told": work.told(work.folder / "unconditional", "ddpm-lit train mnist --compile", run)}
 
 
 def first_run(work: Work) -> dict:
@@ -198,7 +207,7 @@ def pictures(work: Work) -> dict:
     return dict(pictures=sorted(path.name for path in out.glob("*.png")), nearest_distance=nearest_distances(some, known).mean().item())
 
 
-STAGES = {"first_run": first_run, "main_run": main_run, "headline": headline, "fewer": fewer, "score": score, "guidance": guidance, "floor": floor, "trials": trials, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
+STAGES = {"first_run": first_run, "main_run": main_run, "headline": headline, "unconditional": unconditional, "fewer": fewer, "score": score, "guidance": guidance, "floor": floor, "trials": trials, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from ddpm_lit.solvers import DPMSolver
 from ddpm_lit.guidance import classifier_guided, guided
 from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate, interpolate_at, lerp, mix, shared, slerp, strips, trajectory
 from ddpm_lit.data import ImageData, save_gif, save_grid, save_image
-from ddpm_lit.files import ImageFiles, load_images
+from ddpm_lit.files import ImageFiles
+from ddpm_lit.sets import load_images
 from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.runs import Run, load_pretrained, save_run
 from ddpm_lit.train import TrainConfig, Trainer, TrainRecord

@@ -31,12 +31,13 @@ from torch import Tensor
 from .data import ImageData, atomic_write, save_grid
 from .drawing import (Encoded, Labels, check_labels, claim, collect, draw, draw_folder, encode_decode, fast, floats, inpaintings, interpolation,
                               missing, read_image, read_mask, read_settings, sampling_settings, save_film, save_strips, trajectories)
-from .files import NAMED_DATA, ImageFiles, load_images
+from .files import ImageFiles
 from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
 from .prediction import PARAMETERIZATIONS
 from .report import evaluate_run, judge_for, table
 from .runs import Run, append_log, load_pretrained, save_run, write_json
 from .schedule import NoiseSchedule
+from .sets import NAMED_DATA, load_images
 from .start import start_from
 from .summary import Trackers, glimpse, run_page, show, trackers, watch, watching
 from .terminal import Stopped, UsageError, answered, noted_signals, parse, threads, usage

@@ -19,9 +19,9 @@ from tyro import conf
 
 from .ddim import DDIM
 from .ddpm import DDPM
-from .files import NAMED_DATA
 from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, sigmoid_schedule
+from .sets import NAMED_DATA
 from .solvers import DPMSolver, SolverSpacing
 from .start import load_model
 from .summary import TRACKERS, check_trackers

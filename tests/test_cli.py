@@ -25,7 +25,7 @@ from PIL import Image
 
 from ddpm_lit.cli import main
 from ddpm_lit.flags import FITTING, PRESETS, ScheduleConfig, parse_train
-from ddpm_lit.files import NAMED_DATA
+from ddpm_lit.sets import NAMED_DATA
 from ddpm_lit.runs import read_log, read_tensors
 from ddpm_lit.terminal import explain
 from ddpm_lit.train import Trainer

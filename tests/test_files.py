@@ -25,7 +25,8 @@ from PIL import Image
 
 import ddpm_lit.files as files
 from ddpm_lit.data import ImageData
-from ddpm_lit.files import NAMED_DATA, ImageFiles, load_images, read_picture
+from ddpm_lit.files import ImageFiles, load_folder, read_picture
+from ddpm_lit.sets import NAMED_DATA, _celeba_number, load_images
 
 KINDS = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff", "WEBP": "webp", "PPM": "ppm"}
 
@@ -403,7 +404,7 @@ def test_a_zip_without_its_suffix_is_a_zip(tmp_path): assert len(load_images(zip
 
 def test_members_of_a_zip_are_unpacked_up_to_a_limit(tmp_path, monkeypatch):
     members = {f"{i}.png": encoded(seed=i) for i in range(5)} | {"large.bmp": encoded("BMP", side=40)}
-    monkeypatch.setattr(files, "_LARGEST", 4000)
+    monkeypatch.setattr(files, "LARGEST", 4000)
     for stream in (False, True):
         with pytest.warns(UserWarning, match="1 of the 6 .*large.bmp; .*4854 bytes, and at most 4000"): assert len(load_images(zipped(tmp_path / "x.zip", members), image_size=6, stream=stream)) == 5
     liar = bytearray(zipped(tmp_path / "y.zip", members).read_bytes())
@@ -499,6 +500,15 @@ def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
 
 
 # In memory or on disk
+
+
+def test_a_folder_by_itself_is_what_load_images_makes_of_it(tmp_path):
+    folder = pictures(tmp_path / "mine", "a/0.png", "b/1.png", "b/2.png")
+    for place in (folder, packed(folder, tmp_path / "packed.zip")):
+        ours, theirs = load_folder(place, 4, 1), load_images(place, image_size=4, channels=1)
+        assert torch.equal(ours.images, theirs.images) and ours.labels.tolist() == theirs.labels.tolist() == [0, 1, 1] and (ours.name, ours.names) == (place.stem, ("a", "b"))
+    assert load_folder(folder).shape == (3, 3, 6, 6)
+    with pytest.raises(ValueError, match="absent"): load_folder(tmp_path / "absent")
 
 
 def test_the_size_decides_between_memory_and_disk(tmp_path, monkeypatch):
@@ -674,7 +684,7 @@ def test_the_real_celeba():
     if (root := here("celeba")) is None: pytest.skip("CelebA is not here: put img_align_celeba.zip into $DDPM_LIT_DATA/celeba")
     chosen = ("Smiling", "Eyeglasses", "Male")
     data = load_images("celeba", root, 64, split="test", attributes=chosen, stream=True)
-    number, some = [files._celeba_number(name) for name in data.files], list(range(0, len(data), 97))
+    number, some = [_celeba_number(name) for name in data.files], list(range(0, len(data), 97))
     assert number == sorted(number) and data.shape[1:] == (3, 64, 64) and min(number) > 0.85 * max(number)
     lines = (root / "celeba/list_attr_celeba.txt").read_text().splitlines()
     rows = {line.split()[0][:6]: dict(zip(lines[1].split(), line.split()[1:])) for line in lines[2:]}
