@@ -98,7 +98,7 @@ def unconditional(work: Work) -> dict:
     run = load_pretrained(work.trained("unconditional", "--compile"))
     samples = work.samples("unconditional-ddim50", work.quick(run), DDIM(50), work.args.n)
     found = evaluate_run(run, work.split("train"), work.split("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), device=work.device)
-    save_grid(samples[:40].float(), ROOT / "results" / "mnist" / "unconditional.png", columns=20)
+    save_grid(samples[:40].float(), ROOT / "results" / "mnist" / "unconditional.png", columns=10)
     return found | {"told": work.told(work.folder / "unconditional", "ddpm-lit train mnist --compile", run)}
 
 
