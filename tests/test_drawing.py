@@ -232,29 +232,30 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert (tmp_path / "mine").is_dir()
 
 
-def killed(work, seconds):
-    "Do `work` in a process of its own and kill it after so many seconds. Returns whether it was still at work."
+def killed(work, folder, files, seconds):
+    "Do `work` in a process of its own, and kill it so many seconds after `folder` has so many files. Returns whether it was still at work."
     child = os.fork()
     if child == 0:
         try: work()
         finally: os._exit(0)
+    patience = time.monotonic() + 60
+    while (len(list(folder.glob("*.png"))) if folder.exists() else 0) < files and time.monotonic() < patience: time.sleep(0.001)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_killed_at_any_moment_a_folder_has_only_whole_files_and_is_completed(tmp_path):
-    n, moments = 400, random.Random(0)
-    began = time.monotonic()
+    "The moments are counted in files, so that they fall into the work however busy the machine is."
+    n, moments, folder = 400, random.Random(0), tmp_path / "often"
     fill(tmp_path / "once", n, batch=16)
-    seconds = time.monotonic() - began
-    caught, sizes = 0, [0]
+    sizes = [0]
     for _ in range(8):
-        caught += killed(lambda: fill(tmp_path / "often", n, batch=16), moments.uniform(0.02, 0.3) * seconds)
-        if (tmp_path / "often").exists(): sizes.append(len(whole(tmp_path / "often")))
-    assert caught >= 3 and sizes == sorted(sizes)
-    fill(tmp_path / "often", n, batch=16)
-    assert whole(tmp_path / "often") == whole(tmp_path / "once") and len(list((tmp_path / "often").iterdir())) == n + 1  # no leftovers either
+        assert killed(lambda: fill(folder, n, batch=16), folder, sizes[-1] + moments.randrange(20), moments.uniform(0, 0.005))
+        sizes.append(len(whole(folder)) if folder.exists() else 0)
+    assert sizes == sorted(sizes) and 0 < sizes[-1] < n
+    fill(folder, n, batch=16)
+    assert whole(folder) == whole(tmp_path / "once") and len(list(folder.iterdir())) == n + 1  # no leftovers either
 
 
 def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
