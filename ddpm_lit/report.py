@@ -190,15 +190,16 @@ def table(
     "The report in lines of text."
     n, d, f = found["n"], found["distance"], found["floor"]
     spread = lambda name, times, form: f"{times * f[name]:{form}}" + (f" ± {times * f[f'{name}_spread']:{form}}" if f"{name}_spread" in f else "")
+    pm = lambda share, n: f"{share:.4f} ± {share_error(share, n):.4f}"
     rows = [("", f"{n} samples", "as many real ones"),
-            (f"Fréchet distance to {found['reference']} {'held-out' if found['held_out'] else 'other'} pictures", f"{d['frechet']:.3f}", f"{spread('frechet', 1, '.3f')}   ratio {d['frechet'] / f['frechet']:.2f}"),
+            (f"Fréchet distance to {found['reference']} {'held-out' if found['held_out'] else 'others'}", f"{d['frechet']:.3f}", spread("frechet", 1, ".3f")),
+            ("  divided by that of real ones", f"{d['frechet'] / f['frechet']:.2f}", ""),
             ("kernel distance to them, times 1000", f"{1000 * d['kernel']:.2f}", spread("kernel", 1000, ".2f")),
             ("distance from each other", f"{found['apart']:.2f}", f"{found['apart_real']:.2f}")]
-    pm = lambda share, n: f"{share:.4f} ± {share_error(share, n):.4f}"
     if "agreement" in found: rows.append(("named as asked by the judge", pm(found["agreement"], n), pm(found["agreement_real"], found["reference"])))
-    if near := found.get("nearest"): rows.append((f"nearest training picture, for {near['samples']} of them", f"{near['mean']:.2f}", f"{near['mean_real']:.2f}"))
-    if score := found.get("score"): rows.append((f"classifier trained on them for {score['epochs']} epochs", pm(score["samples"], score["test"]), pm(score["real"], score["test"])))
+    if near := found.get("nearest"): rows.append((f"nearest training picture, {near['samples']} of them", f"{near['mean']:.2f}", f"{near['mean_real']:.2f}"))
+    if score := found.get("score"): rows.append((f"classifier trained on them, {score['epochs']} epochs", pm(score["samples"], score["test"]), pm(score["real"], score["test"])))
     if b := found.get("bits"):
-        rows.append((f"bits per dimension of {b['n']} held-out, at most", f"{b['total']:.3f} ± {b['error']:.3f}", ""))
+        rows.append((f"bits/dim of {b['n']} held-out, at most", f"{b['total']:.3f} ± {b['error']:.3f}", ""))
         rows.append(("  of which L_T, the steps, L_0", f"{b['prior']:.5f}, {b['kl']:.3f}, {b['reconstruction']:.3f}", ""))
-    return "\n".join(f"{a:<46}{b:<19}{c}".rstrip() for a, b, c in rows)
+    return "\n".join(f"{a:<40}{b:<18}{c}".rstrip() for a, b, c in rows)

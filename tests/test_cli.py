@@ -253,7 +253,7 @@ def test_evaluate_measures_and_keeps_the_figures(run, capsys):
     words = ["evaluate", str(run), "--n", "60", "--steps", "3", "--bits", "2", "--threads", "1"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "60 samples" in said and "Fréchet distance to 450 held-out pictures" in said and said.rstrip().endswith("evaluation.json")
+    assert "60 samples" in said and "Fréchet distance to 450 held-out" in said and said.rstrip().endswith("evaluation.json")
     first = figures(run / "evaluation.json")
     assert (first["n"], first["reference"], first["judge"]["name"], first["sampler"]["name"], first["sampler"]["steps"]) == (60, 450, "digits", "DDIM", 3)
     assert first["bits"]["n"] == 2 and first["bits"]["levels"] == 17 and len(first["bits"]["curve"]) == 19 and "agreement" not in first and not (run / "judge").exists()

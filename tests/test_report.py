@@ -79,7 +79,7 @@ def test_wrong_labels_lower_the_agreement_and_the_score(digits, shipped):
 def test_without_held_out_pictures_one_half_stands_for_them(digits, shipped):
     train = digits[0][:400]
     found = evaluate_run(shipped, train, n=150, sampler=DDIM(2))
-    assert not found["held_out"] and found["reference"] == 200 and found["n"] == 150 and "nearest" not in found and "other pictures" in table(found)
+    assert not found["held_out"] and found["reference"] == 200 and found["n"] == 150 and "nearest" not in found and "to 200 others" in table(found)
     with pytest.raises(ValueError, match="at least 4"): evaluate_run(shipped, train[:3], n=2, sampler=DDIM(2), judge=judge_for(train))
 
 
