@@ -189,7 +189,7 @@ def train_command(args: Train) -> None:
     model, schedule = _first_model(args, unet)
     with usage(): trainer = Trainer(model, schedule, data, args.train, param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
     where = args.data if args.data in NAMED_DATA else str(Path(args.data).expanduser().resolve())
-    facts = dict(data=where, data_dir=args.data_dir and str(args.data_dir.resolve()), attributes=list(args.attributes), start=args.start, train=asdict(args.train), noise=asdict(args.noise), made=_made(trainer))
+    facts = dict(data=where, data_dir=args.data_dir and str(args.data_dir.resolve()), attributes=list(args.attributes), classes=_names(data, unet), start=args.start, train=asdict(args.train), noise=asdict(args.noise), made=_made(trainer))
     with _writing(args.out or Path("runs")): folder = _by_one(here, lambda: new_run(args.out, data.name))
     try:
         checkpoint(trainer, folder, facts)  # at step 0: a full disk is met now, not in an hour
@@ -198,6 +198,11 @@ def train_command(args: Train) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     _train_on(trainer, folder, facts, data, others)
+
+
+def _names(data: ImageData | ImageFiles, unet: UNetConfig) -> list[str]:
+    "What the classes are called that the network is told, if they have names."
+    return list(data.names) if unet.num_classes and data.contexts is None else []
 
 
 def _first_model(args: Train, unet: UNetConfig) -> tuple[UNet, NoiseSchedule]:
@@ -224,13 +229,13 @@ def resume_command(args: Resume) -> None:
     _train_on(trainer, folder, facts, data, _followed(trainer, args.track, folder, facts))
 
 # %% ../nbs/19_cli.ipynb #b42c5ea5
-_KINDS = {"data": str, "data_dir": (str, type(None)), "attributes": list, "train": dict}
+_KINDS = {"data": str, "data_dir": (str, type(None)), "attributes": list, "classes": list, "train": dict}
 
 
 def _facts(folder: Path, config: dict) -> dict:
     "What config.json says about the training. ValueError if it says nothing, or what cannot be."
     if "train" not in config: raise ValueError(f"{folder} was not made by ddpm-lit train and holds no training to resume")
-    facts = {name: config.get(name, []) if name == "attributes" else config.get(name) for name in _KINDS} | {name: config[name] for name in ("noise", "start") if name in config}
+    facts = {name: config.get(name, [] if kind is list else None) for name, kind in _KINDS.items()} | {name: config[name] for name in ("noise", "start") if name in config}
     for name, kind in _KINDS.items():
         if not isinstance(facts[name], kind): raise ValueError(f"{folder / 'config.json'} must hold {name} as ddpm-lit train writes it, got {str(facts[name])[:100]}")
     try: TrainConfig(**facts["train"])
@@ -311,15 +316,33 @@ def sample_command(args: Sample) -> None:
 # %% ../nbs/19_cli.ipynb #15287a39
 def _asked(args: Sample, run: Run) -> tuple | None:
     "The classes or attributes to draw. ValueError for what the run does not know."
-    known = run.config.get("attributes")
-    known = [name for name in known if isinstance(name, str)] if isinstance(known, list) and run.model.config.context_dim else []
+    known = _strings(run, "attributes") if run.model.config.context_dim else []
     if args.labels and known: raise ValueError(f"--class is for a model trained with classes, and this one knows attributes: --attributes {known[0]}=1")
     if args.attributes is not None and not known: raise ValueError("--attributes is for a model trained with --attributes, and this one was not")
     classes = run.model.config.num_classes
-    labels = args.labels or (range(classes) if classes and args.mode in ("grid", "separate", "trajectory") else None)
+    named = [_class(word, _strings(run, "classes")) for word in args.labels or ()]
+    labels = named or (range(classes) if classes and args.mode in ("grid", "separate", "trajectory") else None)
     if args.guidance != 1 and labels is None and not args.attributes: raise ValueError(f"--guidance needs a --class or --attributes to guide to, got {args.guidance:g} alone")
     try: return check_labels(run, labels if args.attributes is None else _contexts(args.attributes, known), args.guidance)
     except ValueError as error: raise ValueError(re.sub("^labels must", f"{'--attributes' if known else '--class'} must", str(error))) from None
+
+
+def _strings(run: Run, name: str) -> list[str]:
+    "The names that the run's config.json has under `name`, if it has any."
+    known = run.config.get(name)
+    return known if isinstance(known, list) and all(isinstance(word, str) for word in known) else []
+
+
+def _class(word: str, known: list[str]) -> int:
+    "A class by its name, or else by its number."
+    if word in known: return known.index(word)
+    try: return int(word)
+    except ValueError:
+        names = f"out of {', '.join(known[:10])}{', ...' * (len(known) > 10)}, or " if known else ""
+        raise ValueError(f"--class must be {names}a whole number, got {word!r}{_meant(word, known)}") from None
+
+
+def _meant(word: str, known: list[str]) -> str: return "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(word, known, 1))
 
 
 def _contexts(words: tuple[str, ...], known: list[str]) -> list[float]:
@@ -327,7 +350,7 @@ def _contexts(words: tuple[str, ...], known: list[str]) -> list[float]:
     if not words: raise ValueError(f"--attributes must name one or more of {', '.join(known)}, got none")
     told = dict.fromkeys(known, 0.0)
     for name, _, value in (word.partition("=") for word in words):
-        if name not in told: raise ValueError(f"--attributes must be out of {', '.join(known)}, got {name!r}" + "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, known, 1)))
+        if name not in told: raise ValueError(f"--attributes must be out of {', '.join(known)}, got {name!r}{_meant(name, known)}")
         try: told[name] = float(value or 1)
         except ValueError: told[name] = math.nan
         if not 0 <= told[name] <= 1: raise ValueError(f"--attributes must have values in [0, 1], got {name}={value}")

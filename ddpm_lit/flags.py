@@ -155,7 +155,7 @@ class Sample(Walk):
 
     run: str  # a run folder, the name of a model that comes with the package, or a folder of diffusers
     n: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: 64; 8 with --trajectory, --interpolate and --inpaint)")] = None  # number of images, at least 1
-    labels: Annotated[tuple[int, ...] | None, conf.arg(name="class", metavar="INT [INT ...]", help_behavior_hint="(default: all in turn; any for --interpolate, --encode and --inpaint)")] = None  # the class to draw, or several in turn, for a model trained with --num-classes
+    labels: Annotated[tuple[str, ...] | None, conf.arg(name="class", metavar="CLASS [CLASS ...]", help_behavior_hint="(default: all in turn; any for --interpolate, --encode and --inpaint)")] = None  # the class to draw, or several in turn, for a model trained with --num-classes: numbers, or the names of the sub-folders
     attributes: Annotated[tuple[str, ...] | None, conf.arg(metavar="NAME[=0..1] [...]", help_behavior_hint="(default: any)")] = None  # for a model trained with --attributes: Smiling=1 Eyeglasses=0; those not named are 0
     guidance: float = 1.0  # 1 draws classes or attributes as they are, more exaggerates them, 0 ignores them
     trajectory: conf.FlagCreatePairsOff[bool] = False  # the way from noise to each image: above x_t, below what the network makes of it; a film if --out ends in .gif

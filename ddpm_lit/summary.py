@@ -448,13 +448,20 @@ def _table(values: dict) -> str:
     return f"<table>{rows}</table>" if rows else ""
 
 
+def _words(config: dict, name: str) -> list[str]:
+    "A list of config.json as strings; empty if there is none."
+    return [str(word) for word in config.get(name)] if isinstance(config.get(name), list) else []
+
+
 def _go_on(folder: Path, config: dict, log: list[dict]) -> str:
     "The commands that come next."
     where, steps, planned = shlex.quote(str(folder)), column(log, "step")[0], _of(config, "train").get("steps")
     if not (folder / "weights.safetensors").is_file(): return ""
     lines = [f"ddpm-lit sample {where} --n 64", f"ddpm-lit sample {where} --trajectory --out way.gif", f"ddpm-lit sample {where} --separate --n 1000"]
-    if _of(config, "unet").get("num_classes"): lines.append(f"ddpm-lit sample {where} --class 0 1 2 --guidance 2")
-    if names := config.get("attributes"): lines.append(f"ddpm-lit sample {where} --attributes {shlex.quote(str(names[0]))}=1 --guidance 2" if isinstance(names, list) else "")
+    if _is_number(K := _of(config, "unet").get("num_classes")):
+        names = _words(config, "classes") or [str(i) for i in range(int(min(K, 3)))]
+        lines.append(f"ddpm-lit sample {where} --class {shlex.join(names[:3])} --guidance 2")
+    if names := _words(config, "attributes"): lines.append(f"ddpm-lit sample {where} --attributes {shlex.quote(names[0])}=1 --guidance 2")
     if len(steps) and _is_number(planned): lines.append(f"ddpm-lit resume {where}" + (f" --steps {2 * int(steps[-1])}" if steps[-1] >= planned else ""))
     return _section("To go on", f"<pre>{html.escape(chr(10).join(filter(None, lines)))}</pre>")
 

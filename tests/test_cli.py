@@ -1,5 +1,6 @@
 "The command: round trips, seeds, and one sentence with the right exit status for every mistake."
 import fcntl
+import html
 import json
 import os
 import pty
@@ -238,6 +239,20 @@ def test_classes_are_cycled_and_guidance_arrives(classy, capsys):
     for words in ("--interpolate 0 1 --class 3 --guidance 2", "--trajectory --class 1 2 --n 2", "--separate --class 5 --n 2"): assert main(f"sample {classy} --steps 3 {words}".split()) == 0
 
 
+def test_classes_have_the_names_of_their_folders(capsys):
+    Path("zoo").mkdir()
+    for kind in ("cat", "sea lion", "2"): drawings(f"zoo/{kind}", 2)
+    assert main(["train", "zoo", "--out", "run", "--image-size", "6", "--num-classes", "3", *TINY, "--label-drop", "0.5", "--lr", "0.05", "--steps", "30"]) == 0
+    assert json.loads(Path("run/config.json").read_text())["classes"] == ["2", "cat", "sea lion"]
+    draw = lambda name, *words: main(["sample", "run", "--n", "2", "--steps", "3", "--out", f"{name}.png", "--class", *words])
+    assert [draw("a", "sea lion", "cat"), draw("b", "2"), draw("c", "1", "0"), draw("d", "cat", "2")] == [0] * 4
+    assert (pixels_of("c.png") == pixels_of("d.png")).all() and len({pixels_of(f"{name}.png").tobytes() for name in "abc"}) == 3
+    refused(capsys, ["sample", "run", "--class", "sea lions"], 2, "--class", "2, cat, sea lion", "'sea lions'", "did you mean sea lion?")
+    refused(capsys, ["sample", "run", "--class", "3"], 2, "--class", "0..2", "got 3")
+    assert "--class 2 cat 'sea lion'" in html.unescape(Path("run/summary.html").read_text(encoding="utf-8"))
+    assert main(["resume", "run", "--steps", "31", "--device", "cpu"]) == 0 and json.loads(Path("run/config.json").read_text())["classes"][2] == "sea lion"
+
+
 def test_a_run_that_never_saw_no_label_must_be_told_one(capsys):
     assert main(["train", "digits", "--out", "run", "--num-classes", "10", "--label-drop", "0", "--image-size", "6", *TINY]) == 0  # its own pictures show all classes
     assert main("sample run --n 2 --steps 2 --class 1 --out x.png".split()) == 0
@@ -457,7 +472,7 @@ def test_wrong_use(capsys, line, words):
     ("--variance beta", "variance ddpm"),
     ("--spacing wide", "--spacing 'trailing' 'wide'"),
     ("--class 3", "--class --num-classes"),
-    ("--class seven", "--class INT 'seven'"),
+    ("--class seven", "--class number 'seven'"),
     ("--attributes Smiling=1", "--attributes trained"),
     ("--attributes Smiling --class 1", "--class --attributes"),
     ("--precision fp16", "--precision 'fp32' 'fp16'"),
