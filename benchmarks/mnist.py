@@ -1,8 +1,9 @@
 """MNIST, trained and measured: `python benchmarks/mnist.py --data DIR --work DIR`.
 
 Stages, each of which leaves a file or a run folder in --work and is not done twice: the script can be stopped at any time, and goes on when it is called again.
-`--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional;
-another one of the same size is not told classes. The small ones are not told classes either, have half of the channels and one budget, and differ in one thing each."""
+`--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional, and was trained on when it had
+ended; another one of the same size is not told classes. The small ones are not told classes either, have half of the channels and one budget, and differ in one thing each."""
+import shutil
 import statistics
 import time
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ from ddpm_lit.report import sampled, table
 from ddpm_lit.runs import load_weights, read_checkpoint, read_log, read_tensors, write_tensors
 from ddpm_lit.train import keyed_generator
 
-MAIN = "--num-classes 10 --compile"
+MAIN, LONGER = "--num-classes 10 --compile", 24_000
 FIRST = "--num-classes 10 --conditioning add --lr 1e-3 --steps 7000 --compile"  # what was tried before
 TRIAL = "--num-classes 10 --steps 500 --warmup 100 --ema-decay 0.998 --compile"
 SMALL = "--channels 16 --steps 1500 --compile"
@@ -39,7 +40,13 @@ class Work(Stages):
     def split(self, name: str) -> ImageData: return load_images("mnist", self.args.data, split=name)
 
     @cache
-    def main(self) -> Run: return load_pretrained(self.trained("main", MAIN))
+    def half(self) -> Run: return load_pretrained(self.trained("main", MAIN))
+
+    @cache
+    def main(self) -> Run:
+        "The same, trained on for as many steps again."
+        if not (self.folder / "longer").exists(): shutil.copytree(self.trained("main", MAIN), self.folder / "longer")
+        return load_pretrained(self.trained("longer", steps=LONGER))
 
     @cache
     def small(self, variant: str) -> Run: return load_pretrained(self.trained("small/" + variant.replace(", ", "-").replace(" ", "-"), f"{SMALL} {VARIANTS[variant]}"))
@@ -78,7 +85,8 @@ def sampled_part(run: Run, train: ImageData, sampler, first: int, n: int, batch:
 
 def main_run(work: Work) -> dict:
     "How the main run went."
-    return work.told(work.trained("main", MAIN), f"ddpm-lit train mnist {MAIN}", work.main())
+    run = work.main()
+    return work.told(work.folder / "longer", f"ddpm-lit train mnist {MAIN} --out RUN; ddpm-lit resume RUN --steps {LONGER}", run)
 
 
 def headline(work: Work) -> dict:
@@ -93,6 +101,12 @@ def fewer(work: Work) -> dict:
     return dict(n=len(samples), distance=asdict(distances(features(work.judge()[0], samples.images), _reference(work))), floor=floor(work, len(samples)))
 
 
+def half(work: Work) -> dict:
+    "The same 10,000 samples of the main run before it was trained on."
+    samples = work.samples("half-ddim50", work.quick(work.half()), DDIM(50), work.args.n)
+    return _brief(evaluate_run(work.half(), work.split("train"), work.split("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), device=work.device))
+
+
 def unconditional(work: Work) -> dict:
     "A network of the same size that is not told classes: 10,000 samples by 50 steps of DDIM."
     run = load_pretrained(work.trained("unconditional", "--compile"))
@@ -102,12 +116,15 @@ def unconditional(work: Work) -> dict:
     return found | {"told": work.told(work.folder / "unconditional", "ddpm-lit train mnist --compile", run)}
 
 
+def _brief(found: dict) -> dict: return {name: found[name] for name in ("n", "distance", "floor", "agreement", "agreement_real")}
+
+
 def first_run(work: Work) -> dict:
     "The network that was trained before the main run, and was not good enough: 2,000 samples by 50 steps of DDIM."
     run = load_pretrained(work.trained("first", FIRST))
     samples = work.samples("first-ddim50", work.quick(run), DDIM(50), 2000)
     found = evaluate_run(run, work.split("train"), work.split("test"), samples=samples, sampler=DDIM(50), judge=work.judge(), device=work.device)
-    return {name: found[name] for name in ("n", "distance", "floor", "agreement", "agreement_real")} | {"told": work.told(work.folder / "first", f"ddpm-lit train mnist {FIRST}", run)}
+    return _brief(found) | {"told": work.told(work.folder / "first", f"ddpm-lit train mnist {FIRST}", run)}
 
 
 def score(work: Work) -> dict:
@@ -207,7 +224,7 @@ def pictures(work: Work) -> dict:
     return dict(pictures=sorted(path.name for path in out.glob("*.png")), nearest_distance=nearest_distances(some, known).mean().item())
 
 
-STAGES = {"first_run": first_run, "main_run": main_run, "headline": headline, "unconditional": unconditional, "fewer": fewer, "score": score, "guidance": guidance, "floor": floor, "trials": trials, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
+STAGES = {"first_run": first_run, "main_run": main_run, "half": half, "headline": headline, "unconditional": unconditional, "fewer": fewer, "score": score, "guidance": guidance, "floor": floor, "trials": trials, "walks": walks, "reconstruction": reconstruction, "variants": variants, "pictures": pictures}
 
 
 def main() -> None:

@@ -41,12 +41,12 @@ class Stages:
         print(f"{name}: {found['seconds']} s", flush=True)
         return found
 
-    def trained(self, name: str, flags: str) -> Path:
-        "A run folder whose training is finished, begun or resumed if need be."
+    def trained(self, name: str, flags: str = "", steps: int | None = None) -> Path:
+        "A run folder whose training is finished, up to as many steps as planned or as given; begun or resumed if need be."
         folder = self.folder / name
         done = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else None
-        if done and done["step"] == done["train"]["steps"]: return folder
-        words = ["resume", str(folder)] if done else ["train", self.data, "--out", str(folder), *flags.split()]
+        if done and done["step"] == (steps or done["train"]["steps"]): return folder
+        words = ["resume", str(folder), *(["--steps", str(steps)] if steps else [])] if done else ["train", self.data, "--out", str(folder), *flags.split()]
         threads = ["--threads", str(self.args.threads)] if self.args.threads else []
         subprocess.run([shutil.which("ddpm-lit"), *words, "--data", str(self.args.data), *threads], check=True)
         return folder
