@@ -1,6 +1,7 @@
 "A long measurement in stages: each leaves its file in a work folder and is not done twice, so that it can be stopped at any time and goes on when it is called again."
 import argparse
 import json
+import os
 import resource
 import shlex
 import shutil
@@ -48,7 +49,11 @@ class Stages:
         if done and done["step"] == (steps or done["train"]["steps"]): return folder
         words = ["resume", str(folder), *(["--steps", str(steps)] if steps else [])] if done else ["train", self.data, "--out", str(folder), *flags.split()]
         threads = ["--threads", str(self.args.threads)] if self.args.threads else []
-        subprocess.run([shutil.which("ddpm-lit"), *words, "--data", str(self.args.data), *threads], check=True)
+        child = subprocess.Popen([shutil.which("ddpm-lit"), *words, "--data", str(self.args.data), *threads])
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode: raise subprocess.CalledProcessError(child.returncode, child.args)
+        write_json(folder / "memory.json", {"peak_MB": round(used.ru_maxrss / 1024)})
         return folder
 
     def told(self, folder: Path, command: str, run: Run) -> dict:
@@ -56,8 +61,8 @@ class Stages:
         log, config = read_log(folder), json.loads((folder / "config.json").read_text())
         every = max(1, len(log) // 400)
         loss = [statistics.mean(line["loss"] for line in log[i:i + every]) for i in range(0, len(log), every)]
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # 0 if the training was done by an earlier call
-        return dict(command=command, training_memory_MB=round(memory) or None, parameters=sum(p.numel() for p in run.model.parameters()), training_seconds=round(log[-1]["seconds"]), images=config["step"] * config["train"]["batch_size"],
+        memory = json.loads(path.read_text())["peak_MB"] if (path := folder / "memory.json").is_file() else None
+        return dict(command=command, training_memory_MB=memory, parameters=sum(p.numel() for p in run.model.parameters()), training_seconds=round(log[-1]["seconds"]), images=config["step"] * config["train"]["batch_size"],
                     config={key: config[key] for key in ("unet", "train", "noise", "param", "made")}, loss_every=every, loss=[round(x, 5) for x in loss])
 
     def quick(self, run: Run) -> Run: return fast(run, "bf16" if self.device == "cuda" or self.args.bf16 else "fp32", self.args.compile)
