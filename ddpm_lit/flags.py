@@ -268,12 +268,12 @@ def parse_train(argv: list[str]) -> Train:  # the words after `train`
     if not help and not any(not word.startswith("-") for word in words): raise UsageError(f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of images (see ddpm-lit train --help)")
     likely = [word if word in PRESETS and word not in FITTING else FITTING[word] for word in words if word in FITTING or word in PRESETS]
     if help: return _read_train(["--help"], (likely or ["digits"])[0])
-    complaints = []
+    complaints, brought = [], _brought(find_model(start)) if (start := _started_from(argv)) else {}
     for guess in dict.fromkeys([*likely, "folder"]):
-        try: args = _read_train(argv, guess)
+        try: args = _read_train(argv, guess, **brought)
         except UsageError as complaint: complaints.append(complaint)
         else:
-            if _preset_of(args) == guess: return _as_started(argv, args) if args.start else args
+            if _preset_of(args) == guess: return _as_brought(args, **brought) if brought else args
     raise complaints[0]
 
 # %% ../nbs/18e_flags.ipynb #eb02d280
@@ -294,14 +294,22 @@ def _preset_of(args: Train) -> str:
     return args.preset or FITTING.get(args.data, "folder")
 
 
-def _as_started(argv: list[str], args: Train) -> Train:
-    "Read again, with what --from brings in the place of defaults. UsageError for a flag that wants another schedule or parameterization."
-    run = find_model(args.start)
-    noise, param = _schedule_of(run), run.param.name
-    args = _read_train(argv, _preset_of(args), unet=replace(run.model.config, context_dim=None), noise=noise, param=param)
+def _started_from(argv: list[str]) -> str | None:
+    "The last word that --from is given."
+    words = [b if a == "--from" else a.removeprefix("--from=") for a, b in zip(argv, [*argv[1:], "-"]) if a == "--from" or a.startswith("--from=")]
+    return words[-1] if words and not words[-1].startswith("-") else None
+
+
+def _brought(run: Run) -> dict:
+    "What --from brings in the place of defaults."
+    return dict(unet=replace(run.model.config, context_dim=None), noise=_schedule_of(run), param=run.param.name)
+
+
+def _as_brought(args: Train, unet: UNetConfig, noise: ScheduleConfig, param: str) -> Train:
+    "UsageError for a flag that wants another schedule or parameterization than the model has; start_from compares the networks."
     wanted = [(f.name, getattr(args.noise, f.name), getattr(noise, f.name)) for f in fields(noise)] + [("param", args.param, param)]
-    for name, asked, brought in wanted:
-        if asked != brought: raise UsageError(f"{name} must be {brought}, as in the model to start from, got {asked}")
+    for name, asked, has in wanted:
+        if asked != has: raise UsageError(f"{name} must be {has}, as in the model to start from, got {asked}")
     return args
 
 

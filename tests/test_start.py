@@ -89,6 +89,8 @@ def test_flags_come_from_the_model(theirs):
     assert (args.noise.schedule, args.noise.T, args.unet.num_classes, args.train.steps) == ("linear", 25, None, 7) != (preset.noise.schedule, preset.noise.T)
     assert args.train.lr == preset.train.lr and args.unet == load_model(theirs).model.config
     assert parse_train(["digits", "--from", "digits"]).noise == parse_train(["digits"]).noise
+    for told in (["--from", "digits"], ["--from=digits"]):  # the size is told again: it need not fit the network that a folder would have without --from
+        assert parse_train(["pictures", "--image-size", "8", *told]).unet == replace(parse_train(["digits"]).unet, num_classes=10)
     assert parse_train(["digits", "--from", "digits"]).unet.num_classes == 10 and parse_train(["digits", "--from", "digits", "--num-classes", "None"]).unet.num_classes is None
 
 
