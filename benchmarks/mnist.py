@@ -45,7 +45,9 @@ class Work(Stages):
     @cache
     def main(self) -> Run:
         "The same, trained on for as many steps again."
-        if not (self.folder / "longer").exists(): shutil.copytree(self.trained("main", MAIN), self.folder / "longer")
+        if not (self.folder / "longer").exists():
+            shutil.copytree(self.trained("main", MAIN), self.folder / "copy", dirs_exist_ok=True)
+            (self.folder / "copy").rename(self.folder / "longer")
         return load_pretrained(self.trained("longer", steps=LONGER))
 
     @cache
