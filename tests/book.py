@@ -6,8 +6,18 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, PACKAGE = ROOT / "nbs", ROOT / "ddpm_lit"
-NOTEBOOKS = sorted(NBS.glob("*.ipynb"))
-NUMBERED = [p for p in NOTEBOOKS if p.name[0].isdigit()]
+NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+NUMBERED = [p for p in NOTEBOOKS if p.parent.name[0].isdigit()]  # those in the folders of the parts, in reading order
+
+
+def name_of(path: Path) -> str:
+    "A page's place in the book, as links and the ledger write it: 2_sampling/02_ddim.ipynb."
+    return path.relative_to(NBS).as_posix()
+
+
+def part_of(path: Path) -> int:
+    "The number of the part that a page belongs to."
+    return int(path.parent.name[0])
 
 
 def read(path: Path): return nbformat.read(path, as_version=4)
@@ -21,7 +31,7 @@ def module_of(path: Path) -> str | None:
 
 
 def modules() -> dict[str, int]:
-    "Each exported module with the place of its page in reading order: 13b comes after 13 and before 14."
+    "Each exported module with the place of its page in reading order: the parts in turn, and within each its pages."
     return {m: place for place, p in enumerate(NUMBERED) if (m := module_of(p))}
 
 

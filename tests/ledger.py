@@ -8,15 +8,15 @@ import re
 import sys
 
 import nbformat
-from book import NBS, NUMBERED, read
+from book import NBS, NUMBERED, name_of, part_of, read
 from nbclient import NotebookClient
 
 FILE = NBS / "ledger.json"
-PAGES = [p for p in NUMBERED if int(p.name[:2]) <= 12]
+PAGES = [p for p in NUMBERED if part_of(p) <= 2]  # mathematics and sampling
 FIRST = """def _ear():
     from ddpm_lit import proof
     shell, counts = get_ipython(), []
-    def claims(): return shell.user_ns.get("LEDGER", proof.LEDGER)  # page 00 makes its own
+    def claims(): return shell.user_ns.get("LEDGER", proof.LEDGER)  # the page on notation makes its own
     shell.events.register("post_run_cell", lambda result: counts.append(len(claims())))
     return counts, claims
 _counts, _claims = _ear()"""
@@ -52,7 +52,7 @@ def slug(heading: str) -> str:
 
 def run(path) -> list[dict]:
     notebook = with_ear(read(path))
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
     return heard(notebook)
 
 
@@ -69,7 +69,7 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     ledger = load() if FILE.exists() else {}
     for page in PAGES:
-        if sys.argv[1:] and not any(part in page.name for part in sys.argv[1:]): continue
-        ledger[page.name] = run(page)
-        print(page.name, len(ledger[page.name]), flush=True)
+        if sys.argv[1:] and not any(part in name_of(page) for part in sys.argv[1:]): continue
+        ledger[name_of(page)] = run(page)
+        print(name_of(page), len(ledger[name_of(page)]), flush=True)
     FILE.write_text(written({name: ledger[name] for name in sorted(ledger)}), encoding="utf-8")

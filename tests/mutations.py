@@ -112,7 +112,7 @@ MUTATIONS = [
     Mutation("clipping that keeps the old epsilon", "prediction", "X0.decode(schedule, pred.x0.clamp(low, high), xt, t)", "Prediction(pred.x0.clamp(low, high), pred.eps)", both("test_prediction.py")),
     Mutation("min-SNR weight of v without + 1", "prediction", "snr.clamp(max=gamma) / (snr + 1)", "snr.clamp(max=gamma) / snr", both("test_prediction.py")),
     Mutation("min-SNR clamped from the other side", "prediction", "(gamma / snr).clamp(max=1)", "(gamma / snr).clamp(min=1)", both("test_prediction.py")),
-    Mutation("target with its coefficients exchanged", "prediction", "expand(a, x0) * at_least_float32(x0) + expand(b, eps) * at", "expand(b, x0) * at_least_float32(x0) + expand(a, eps) * at", (PAGE,)),
+    Mutation("target with its coefficients exchanged", "prediction", "expand(a, x0) * at_least_float32(x0) + expand(b, eps) *", "expand(b, x0) * at_least_float32(x0) + expand(a, eps) *", (PAGE,)),
     Mutation("determinant with a plus", "prediction", "det = signal * b - noise * a", "det = signal * b + noise * a", (PAGE,)),
     Mutation("decoded noise scaled by noise for signal", "prediction", "expand(signal / det, xt) * out", "expand(noise / det, xt) * out", (PAGE,)),
     Mutation("dynamic threshold that is not divided", "prediction", "return x0.clamp(-s, s) / s", "return x0.clamp(-s, s)", (PAGE,)),
@@ -287,7 +287,7 @@ MUTATIONS = [
     Mutation("a flag ignored beside --from", "flags", "for f in fields(noise)] + [", "for f in ()] + [", ("test_start.py::test_what_contradicts_the_model_is_refused",)),
 
     Mutation("EMA with its shares exchanged", "train", "1 - ema_decay(self.config, self.step))", "ema_decay(self.config, self.step))", ("test_train.py", PAGE)),
-    Mutation("EMA warm-up one step late", "train", "(1 + n) / (10 + n)", "n / (9 + n)", both("test_train.py")),
+    Mutation("EMA warm-up one step late", "train", "min(config.ema_decay, (1 + n) / (10 + n))", "min(config.ema_decay, n / (9 + n))", both("test_train.py")),
     Mutation("learning rate that starts at zero", "train", "min(1.0, (n + 1) / max", "min(1.0, n / max", ("test_train.py",)),
     Mutation("SNR weights cut at 5", "train", '"snr": math.inf', '"snr": 5.0', ("test_train.py",)),
     Mutation("the bound's weights for one time, not for the sum", "train", "return schedule.T * vlb_weight", "return vlb_weight", ("test_train.py",)),
@@ -313,7 +313,7 @@ MUTATIONS = [
     Mutation("ink that is not seen at night", "summary", "for theirs, ours in _INKS.items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
 
     Mutation("attributes learned as one choice", "features", "loss_of = F.binary_cross_entropy_with_logits if", "loss_of = F.cross_entropy if", ("test_features.py::test_attributes_are_questions_with_yes_or_no",)),
-    Mutation("first weights that leave torch's random numbers changed", "features", "    with torch.random.fork_rng(devices=[]):\n        torch.default_generator.manual_seed(seed)\n        yield", "    torch.default_generator.manual_seed(seed)\n    yield", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
+    Mutation("first weights that leave torch's random numbers changed", "features", "with torch.random.fork_rng(devices=[]):\n        torch.default_generator.manual_seed(seed)", "if True:\n        torch.default_generator.manual_seed(seed)", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
     Mutation("one order and the same moves for all seeds", "features", "keyed_generator(seed, 4)", "keyed_generator(0, 4)", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
     Mutation("pictures that are never moved all the way", "features", "torch.randint(0, 2 * shift + 1,", "torch.randint(0, 2 * shift,", ("test_features.py::test_pictures_are_only_moved",)),
     Mutation("a border that is mirrored, not repeated", "features", 'mode="replicate"', 'mode="reflect"', ("test_features.py::test_pictures_are_only_moved",)),
@@ -353,14 +353,25 @@ def workspace(folder: Path) -> Path:
 
 
 def page_of(module: str, folder: Path = ROOT) -> Path:
-    for path in sorted((folder / "nbs").glob("[0-9]*.ipynb")):
+    for path in sorted((folder / "nbs").rglob("[0-9]*.ipynb")):
         if re.search(rf'"#\|\s*default_exp {module}(\\n)?"', path.read_text(encoding="utf-8")): return path
     raise SystemExit(f"no notebook exports {module}")
 
 
+def tokens(text: str) -> list[tuple[str, int, int]]:
+    "Words and signs with their places; spaces, line breaks and a comma before a closing bracket do not count, so that the layout of the code is free."
+    found = [(m[0], m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)]
+    return [token for token, (after, *_) in zip(found, [*found[1:], ("", 0, 0)]) if not (token[0] == "," and after in (")", "]", "}"))]
+
+
 def replaced(text: str, mutation: Mutation, where: str) -> str:
-    if (n := text.count(mutation.old)) != 1: raise SystemExit(f"'{mutation.name}': {mutation.old!r} occurs {n} times in {where}, not once")
-    return text.replace(mutation.old, mutation.new)
+    "The text with `old`, which stands in it once in whatever layout, replaced by `new`."
+    whole, words = tokens(text), [word for word, *_ in tokens(mutation.old)]
+    spelled, first = [word for word, *_ in whole], words[0]
+    places = [i for i, word in enumerate(spelled) if word == first and spelled[i:i + len(words)] == words]
+    if len(places) != 1: raise SystemExit(f"'{mutation.name}': {mutation.old!r} occurs {len(places)} times in {where}, not once")
+    start, end = whole[places[0]][1], whole[places[0] + len(words) - 1][2]
+    return text[:start] + mutation.new + text[end:]
 
 
 def mutate(folder: Path, mutation: Mutation) -> None:
@@ -421,7 +432,7 @@ def sit(folder: Path, judge: str, module: str) -> None:
     try:
         with open(folder / "report", "wb") as report:
             for stream in (1, 2): os.dup2(report.fileno(), stream)
-        os.chdir(folder / "nbs" if judge == PAGE else folder)
+        os.chdir(page_of(module, folder).parent if judge == PAGE else folder)
         sys.path.insert(0, str(folder))
         os.environ.update(PYTHONPATH=str(folder), TMPDIR=str(folder))
         tempfile.tempdir = str(folder)

@@ -5,11 +5,11 @@ from collections import Counter
 
 import ledger
 import pytest
-from book import NBS, NOTEBOOKS, PACKAGE, module_of, read
+from book import NOTEBOOKS, PACKAGE, module_of, name_of, read
 
 LEDGER = ledger.load()
 TIED = {claim["function"].split(".")[0] for claims in LEDGER.values() for claim in claims if claim["kind"] == "tied"}
-NOT_FORMULAS = {  # what pages 01 to 12 export besides formulas
+NOT_FORMULAS = {  # what the first two parts export besides formulas
     "check_times": "looks at an argument", "check_steps": "looks at an argument", "check_spacing": "looks at arguments",
     "at_least_float32": "changes a type", "expand": "changes a shape", "float64": "changes a type",
     "draw_noise": "draws random numbers; their moments are checked", "Prediction": "a pair of tensors", "Step": "a record of four values",
@@ -31,7 +31,7 @@ EXPORTED = {name: page for page in ledger.PAGES[1:] for name in public(module_of
 
 
 def test_every_page_of_mathematics_is_in_the_ledger():
-    assert list(LEDGER) == [p.name for p in ledger.PAGES], "run python tests/ledger.py"
+    assert list(LEDGER) == [name_of(p) for p in ledger.PAGES], "run python tests/ledger.py"
 
 
 @pytest.mark.parametrize("name", EXPORTED)
@@ -57,14 +57,16 @@ def shown(path) -> str:
     return "\n".join([c.source for c in cells if c.cell_type == "markdown"] + ["".join(m) for m in made])
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+ANCHORS = {p: {ledger.slug(m) for c in read(p).cells if c.cell_type == "markdown" for m in re.findall(r"^##+ (.+)$", c.source, re.M)} for p in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_links_into_a_page_find_their_heading(path):
-    anchors = {p.name: {ledger.slug(m) for c in read(p).cells if c.cell_type == "markdown" for m in re.findall(r"^##+ (.+)$", c.source, re.M)} for p in NOTEBOOKS}
-    links = re.findall(r"\]\((?:nbs/)?([\w.-]+\.ipynb)#([^)\s]+)\)", shown(path))
-    assert not [f"{page}#{anchor}" for page, anchor in links if page not in anchors or anchor not in anchors[page]]
-    for page in re.findall(r"\]\(([\w.-]+\.ipynb)\)", shown(path)): assert (NBS / page).exists(), page
+    links = re.findall(r"\]\(([\w./-]+\.ipynb)(?:#([^)\s]+))?\)", shown(path))
+    targets = [((path.parent / page).resolve(), anchor) for page, anchor in links]
+    assert not [f"{page}#{anchor}" for page, anchor in targets if page not in ANCHORS or anchor and anchor not in ANCHORS[page]]
 
 
 def test_the_ear_hears_where_a_claim_is_made():
-    claims = LEDGER["00_notation.ipynb"]
+    claims = LEDGER["1_mathematics/01_notation.ipynb"]
     assert [c["section"] for c in claims] == ["`prove`"] * 4 + ["`refute`"] + ["`checks`"] * 2 + ["`ties`"] and claims[-1]["function"] == "stride_noise"

@@ -8,18 +8,18 @@ from collections import Counter
 import ledger
 import pytest
 import yaml
-from book import NBS, NOTEBOOKS, NUMBERED, ROOT, code, module_of, read
+from book import NOTEBOOKS, NUMBERED, ROOT, code, module_of, name_of, part_of, read
 from nbclient import NotebookClient
 
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(home|root|tmp|work|Users|private|var/folders|opt|mnt|workspace)/\w|[A-Z]:\\\\?Users|site-packages|0x[0-9a-f]{9,}")
 LIMIT = 120  # seconds of processor time for one notebook: a busy machine does not make a page slow
 MATHEMATICS = ledger.PAGES
 MADE = [p for p in NOTEBOOKS if p.stem in ("equations", "pitfalls")]  # made from the ledger: what they store must be what they show
-STUDIES = [p for p in NOTEBOOKS if p.stem in ("21_mnist", "22_celeba")]  # their tables are read from results/: what they store must be what the files say
+STUDIES = [p for p in NOTEBOOKS if name_of(p) in ("8_cases/02_mnist.ipynb", "8_cases/03_faces.ipynb")]  # their tables are read from results/: what they store must be what the files say
 SPENT: dict[str, float] = {}
 
 
-def names(paths): return [p.name for p in paths]
+def names(paths): return [name_of(p) for p in paths]
 
 
 def each(paths): return pytest.mark.parametrize("path", paths, ids=names(paths))
@@ -52,14 +52,14 @@ def test_runs_from_top_to_bottom(path, monkeypatch):
     for variable in ("MPLBACKEND", "PYTHONPATH"): monkeypatch.delenv(variable, raising=False)
     notebook = ledger.with_ear(read(path)) if path in MATHEMATICS else read(path)
     start = processor_time()
-    NotebookClient(notebook, timeout=5 * LIMIT, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}).execute()
-    SPENT[path.name] = processor_time() - start
-    if path in MATHEMATICS: assert ledger.heard(notebook) == ledger.load()[path.name], "the page claims something else than nbs/ledger.json says: run python tests/ledger.py"
+    NotebookClient(notebook, timeout=5 * LIMIT, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    SPENT[name_of(path)] = processor_time() - start
+    if path in MATHEMATICS: assert ledger.heard(notebook) == ledger.load()[name_of(path)], "the page claims something else than nbs/ledger.json says: run python tests/ledger.py"
     if path in MADE: assert shown(notebook) == shown(read(path)), "run this page again: the ledger has changed"
     if path in STUDIES: assert words(notebook) == words(read(path)), "run this page again: its result file has changed"
     noise = [(i, out.get("text", out.get("evalue", ""))[:300]) for i, out in outputs(notebook) if out.output_type == "error" or out.get("name") == "stderr"]
     assert not noise, f"cells wrote to stderr: {noise}"
-    assert SPENT[path.name] < LIMIT
+    assert SPENT[name_of(path)] < LIMIT
     stored, now = {i for i, _ in outputs(read(path))}, {i for i, _ in outputs(notebook)}
     assert stored == now, f"cells {sorted(stored ^ now)} have an output now and none stored, or the other way round"
 
@@ -92,7 +92,7 @@ def test_stored_outputs_are_fit_to_publish(path):
         assert "application/vnd.jupyter.widget-view+json" not in out.get("data", {}), f"cell {i} keeps a widget"
     assert all(cell.get("execution_count") is None for cell in notebook.cells if cell.cell_type == "code"), "execution counts are kept: run nbdev_clean"
     assert not any(MACHINE_PATH.search(cell.source) for cell in notebook.cells), "a cell has a machine path"
-    assert path.stat().st_size < (400_000 if path.stem == "22_celeba" else 300_000)  # faces have colours
+    assert path.stat().st_size < (400_000 if path.stem == "03_faces" else 300_000)  # faces have colours
     assert set(notebook.metadata) <= {"kernelspec", "language_info", "jupytext"} and notebook.metadata.get("kernelspec", {}).get("name", "python3") == "python3"
 
 
@@ -110,10 +110,11 @@ def test_starts_with_its_module_and_its_promise(path):
     if module: assert cells[0].cell_type == "code" and cells[0].source.strip() == f"#| default_exp {module}"
     title = cells[1 if module else 0]
     assert title.cell_type == "markdown" and re.match(r"# \S[^\n]*\n\n> \S", title.source), "the title cell is '# Title', an empty line and '> promise'"
+    assert title.source.startswith(f"# {part_of(path)}.{int(path.name[:2])} "), "a title begins with the number of the page in its part"
 
 
-def test_every_page_up_to_18_exports_one_module():
-    assert all(module_of(p) for p in NUMBERED if int(p.name[:2]) < 20)
+def test_every_page_but_the_case_studies_exports_one_module():
+    assert all(module_of(p) for p in NUMBERED if p.parent.name != "8_cases")
     assert not any(count > 1 for count in Counter(filter(None, map(module_of, NUMBERED))).values())
 
 
@@ -186,6 +187,12 @@ def test_labels_are_unique_in_the_book():
     assert not [label for label, n in labels.items() if n > 1]
 
 
+def test_pages_are_numbered_without_a_gap():
+    for part in {p.parent for p in NUMBERED}:
+        numbers = [int(p.name[:2]) for p in NUMBERED if p.parent == part]
+        assert numbers == list(range(1, len(numbers) + 1)), f"{part.name}: {numbers}"
+
+
 def test_the_sidebar_lists_every_notebook_in_reading_order():
     def pages(node):
         if isinstance(node, str): yield node
@@ -193,14 +200,14 @@ def test_the_sidebar_lists_every_notebook_in_reading_order():
         else:
             for item in node: yield from pages(item)
     sidebar = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
-    assert list(pages(sidebar)) == ["index.ipynb", "introduction.ipynb", *names(NUMBERED), "equations.ipynb", "pitfalls.ipynb"]
+    assert list(pages(sidebar)) == ["index.ipynb", "introduction.ipynb", *names(NUMBERED), "reference/equations.ipynb", "reference/pitfalls.ipynb"]
 
 
 @each(NOTEBOOKS)
 def test_links_between_pages_lead_somewhere(path):
     prose = "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
     targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", prose) if not re.match(r"[a-z]+:|#", t)]
-    assert not [t for t in targets if not (NBS / t).exists()]
+    assert not [t for t in targets if not (path.parent / t).exists()]
 
 
 @each(NOTEBOOKS)

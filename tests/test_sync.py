@@ -34,14 +34,14 @@ def test_modules_are_what_the_notebooks_export(copy):
     for path in (copy / "ddpm_lit").glob("*.py"):
         if path.name not in ("__init__.py", "__main__.py"): path.unlink()
     nbdev(copy, "from nbdev.doclinks import nbdev_export; nbdev_export()")
-    made, here = contents(copy / "ddpm_lit", "*.py"), contents(PACKAGE, "*.py")
+    made, here = contents(copy / "ddpm_lit", "**/*.py"), contents(PACKAGE, "**/*.py")
     assert set(made) == set(here), f"generated and committed differ: {set(made) ^ set(here)}"
     assert not [name for name in here if here[name] != made[name]], "run nbdev_export"
 
 
 def test_notebooks_are_clean(copy):
     nbdev(copy, "from nbdev.clean import nbdev_clean; nbdev_clean()")
-    made, here = contents(copy / "nbs", "*.ipynb"), contents(NBS, "*.ipynb")
+    made, here = contents(copy / "nbs", "**/*.ipynb"), contents(NBS, "**/*.ipynb")
     assert not [name for name in here if here[name] != made[name]], "run nbdev_clean"
 
 
@@ -63,9 +63,18 @@ def test_pages_are_processed_for_the_site_without_a_stray_file(copy):
     git("add", "--all")
     before = git("status", "--porcelain")
     nbdev(copy, "import nbdev.quarto as q; q._ensure_quarto = lambda: None; q.nbdev_proc_nbs(n_workers=0)")
-    made = {p.name for p in (copy / "_proc").iterdir()}
-    assert {p.name for p in NBS.glob("*.ipynb")} | {"_quarto.yml", "styles.css"} <= made
+    made = {p.relative_to(copy / "_proc").as_posix() for p in (copy / "_proc").rglob("*")}
+    assert {p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb")} | {"_quarto.yml", "styles.css"} <= made
     assert git("status", "--porcelain") == before, "nbdev writes a file that git neither knows nor ignores"
+
+
+def test_old_addresses_lead_to_pages_that_the_site_has(tmp_path):
+    sys.path.insert(0, str(ROOT / "site"))
+    import redirects
+    rendered = {p.relative_to(NBS).parent.as_posix() + "/" + re.sub(r"^\d+_", "", p.stem) + ".html" for p in NBS.rglob("*.ipynb") if p.parent != NBS}
+    assert set(redirects.MOVED.values()) <= rendered
+    made = redirects.write(tmp_path)
+    assert len(made) == len(redirects.MOVED) and all(f'url={target}"' in (tmp_path / old).read_text(encoding="utf-8") for old, target in redirects.MOVED.items())
 
 
 def test_site_has_one_configuration():
