@@ -1,4 +1,5 @@
 "The package's metadata, read from settings.ini (the file that nbdev reads too)."
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -17,7 +18,10 @@ setup(
     long_description_content_type="text/markdown",
     author=cfg["author"],
     url=cfg["git_url"],
-    project_urls={"Documentation": cfg["doc_host"] + cfg["doc_baseurl"], "Source": cfg["git_url"]},
+    project_urls={
+        "Documentation": cfg["doc_host"] + cfg["doc_baseurl"],
+        "Source": cfg["git_url"],
+    },
     license="Apache-2.0",
     keywords=cfg["keywords"],
     classifiers=[
@@ -32,7 +36,10 @@ setup(
     packages=find_packages(include=["ddpm_lit", "ddpm_lit.*"]),
     package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*/*", "judges/*/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "diffusers", "eval", "dev")},
+    extras_require={
+        name: cfg[f"{name}_requirements"].split()
+        for name in ("notebooks", "diffusers", "eval", "dev")
+    },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

@@ -29,8 +29,11 @@ import torch
 from torch import Tensor
 
 from .data import ImageData, atomic_write, save_grid
-from .drawing import (Encoded, Labels, check_labels, claim, collect, draw, draw_folder, encode_decode, fast, floats, inpaintings, interpolation,
-                              missing, read_image, read_mask, read_settings, sampling_settings, save_film, save_strips, trajectories)
+from .drawing import Encoded, Labels, check_labels, claim, collect, draw
+from .drawing import draw_folder, encode_decode, fast, floats, inpaintings
+from .drawing import interpolation, missing, read_image, read_mask
+from .drawing import read_settings, sampling_settings, save_film, save_strips
+from .drawing import trajectories
 from .files import ImageFiles
 from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
 from .prediction import PARAMETERIZATIONS
@@ -39,25 +42,32 @@ from .runs import Run, append_log, load_pretrained, save_run, write_json
 from .schedule import NoiseSchedule
 from .sets import NAMED_DATA, load_images
 from .start import start_from
-from .summary import Trackers, glimpse, run_page, show, trackers, watch, watching
-from .terminal import Stopped, UsageError, answered, noted_signals, parse, threads, usage
+from .summary import Trackers, glimpse, run_page, show, trackers, watch
+from .summary import watching
+from .terminal import Stopped, UsageError, answered, noted_signals, parse
+from .terminal import threads, usage
 from .train import Trainer, TrainConfig, processes
 from .unet import UNet, UNetConfig
 
 # %% ../nbs/7_command/04_commands.ipynb #688a9dde
 def new_run(
-    out: Path | None,  # the folder asked for, or None for runs/`name`, or the next free runs/`name`-2 ...
-    name: str,         # of the data
-) -> Path:             # a new or empty folder
-    "Make the run folder. UsageError if `out` is not empty, OSError if it cannot be made."
+    # the folder asked for, or None for runs/`name`, or the next free runs/`name`-2 ...
+    out: Path | None,
+    name: str,  # of the data
+) -> Path:  # a new or empty folder
+    """Make the run folder. UsageError if `out` is not empty, OSError if it cannot be
+    made."""
     if out is not None:
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())): raise UsageError(f"--out must name a new or empty folder, and {out} is not")
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise UsageError(f"--out must name a new or empty folder, and {out} is not")
         out.mkdir(parents=True, exist_ok=True)
         return out
     for i in itertools.count(1):
         folder = Path("runs", name if i == 1 else f"{name}-{i}")
-        try: folder.mkdir(parents=True)
-        except FileExistsError: continue
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
         return folder
 
 # %% ../nbs/7_command/04_commands.ipynb #b390f4b8
@@ -65,134 +75,302 @@ def new_run(
 def _writing(folder: Path) -> Iterator[None]:
     "An error of writing in this block names `folder`, if it names no file."
     from safetensors import SafetensorError
-    try: yield
+
+    try:
+        yield
     except (OSError, SafetensorError) as error:
-        if str(error).startswith("cannot write"): raise
-        raise OSError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
+        if str(error).startswith("cannot write"):
+            raise
+        raise OSError(
+            f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
-def _load(data: str, data_dir: Path | str | None, unet: UNetConfig, attributes: tuple[str, ...] = (), crop: int = 0, split: str = "train") -> ImageData | ImageFiles:
-    "The pictures, in the network's size or `crop` pixels larger. UsageError if `data` names none; ValueError if one of them is broken."
-    try: return load_images(data, data_dir, unet.image_size + crop, unet.in_channels, split, attributes=attributes)
+def _load(
+    data: str,
+    data_dir: Path | str | None,
+    unet: UNetConfig,
+    attributes: tuple[str, ...] = (),
+    crop: int = 0,
+    split: str = "train",
+) -> ImageData | ImageFiles:
+    """The pictures, in the network's size or `crop` pixels larger. UsageError if `data`
+    names none; ValueError if one of them is broken."""
+    try:
+        return load_images(
+            data,
+            data_dir,
+            unet.image_size + crop,
+            unet.in_channels,
+            split,
+            attributes=attributes,
+        )
     except ValueError as error:
-        if error.__cause__ is not None: raise  # it stems from reading a file: the data are at fault
+        # it stems from reading a file: the data are at fault
+        if error.__cause__ is not None:
+            raise
         raise UsageError(str(error)) from error
 
 
 def _check_classes(data: ImageData | ImageFiles, unet: UNetConfig) -> None:
     "The network must know as many classes as the data have."
-    if unet.num_classes is None: return
-    if data.labels is None: raise UsageError(f"--num-classes needs data with labels, and {data.name} has none")
+    if unet.num_classes is None:
+        return
+    if data.labels is None:
+        raise UsageError(
+            f"--num-classes needs data with labels, and {data.name} has none"
+        )
     K = 0 if data.contexts is not None else len(data.names)
-    if K and unet.num_classes != K: raise UsageError(f"--num-classes must be {K} for {data.name}, which has the classes {', '.join(data.names[:10])}{', ...' * (K > 10)}, got {unet.num_classes}")
+    if K and unet.num_classes != K:
+        raise UsageError(
+            (
+                f"--num-classes must be {K} for {data.name}, which has the classes "
+                f"{', '.join(data.names[:10])}{', ...' * (K > 10)}, got "
+                f"{unet.num_classes}"
+            )
+        )
 
 
 def _with_attributes(args: Train) -> UNetConfig:
     "The network is told as many numbers as there are attributes."
-    if not args.attributes: return args.unet
-    if args.unet.context_dim not in (None, len(args.attributes)): raise UsageError(f"--context-dim must be left out or be {len(args.attributes)}, the number of --attributes, got {args.unet.context_dim}")
-    with usage(): return replace(args.unet, context_dim=len(args.attributes))
+    if not args.attributes:
+        return args.unet
+    if args.unet.context_dim not in (None, len(args.attributes)):
+        raise UsageError(
+            (
+                f"--context-dim must be left out or be {len(args.attributes)}, the "
+                f"number of --attributes, got {args.unet.context_dim}"
+            )
+        )
+    with usage():
+        return replace(args.unet, context_dim=len(args.attributes))
 
 # %% ../nbs/7_command/04_commands.ipynb #f467c6fe
 def _by_one(here: Any, work: Callable) -> Any:
-    "What `work` returns in the main process, in every process. What it raises there is raised in all of them."
-    if here.num_processes == 1: return work()
+    """What `work` returns in the main process, in every process. What it raises there
+    is raised in all of them."""
+    if here.num_processes == 1:
+        return work()
     told = [None, None]
     if here.is_main_process:
-        try: told[0] = work()
-        except Exception as error: told[1] = error
+        try:
+            told[0] = work()
+        except Exception as error:
+            told[1] = error
     torch.distributed.broadcast_object_list(told)
-    if told[1] is not None: raise told[1]
+    if told[1] is not None:
+        raise told[1]
     return told[0]
 
 
 def _one_first(here: Any, work: Callable) -> Any:
-    "What `work` returns, done by the main process and then by the others: so that data are fetched once."
+    """What `work` returns, done by the main process and then by the others: so that
+    data are fetched once."""
     kept = []
     _by_one(here, lambda: kept.append(work()))
     return kept[0] if kept else work()
 
 
 def _noted_by_any(noted: list[int], trainer: Trainer) -> int:
-    "The signal that some process has noted, known to all of them at the same step; 0 if there is none."
+    """The signal that some process has noted, known to all of them at the same step; 0
+    if there is none."""
     first = noted[0] if noted else 0
-    if trainer.here.num_processes == 1: return first
+    if trainer.here.num_processes == 1:
+        return first
     flag = torch.tensor(first, device=trainer.device)
     torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
     return int(flag)
 
 # %% ../nbs/7_command/04_commands.ipynb #b61d5d60
 def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
-    "Save all that resuming needs, and beside it the averaged weights, ready to sample from."
+    """Save all that resuming needs, and beside it the averaged weights, ready to sample
+    from."""
     with _writing(folder):
         trainer.save(folder)
-        if trainer.here.is_main_process: save_run(folder, trainer.ema_model(), trainer.schedule, trainer.param, (-1, 1), facts | {"step": trainer.step})
+        if trainer.here.is_main_process:
+            save_run(
+                folder,
+                trainer.ema_model(),
+                trainer.schedule,
+                trainer.param,
+                (-1, 1),
+                facts | {"step": trainer.step},
+            )
 
 # %% ../nbs/7_command/04_commands.ipynb #acdafb3e
-def fit(trainer: Trainer, folder: Path, facts: dict, others: Trackers = Trackers(), labels: Labels = None) -> None:
-    "Train to the end, with log, progress and checkpoints. Stopped after Ctrl-C or SIGTERM, when a checkpoint is written."
-    config, recent, mine = trainer.config, deque(maxlen=100), trainer.here.is_main_process
-    note = lambda record: f"loss {sum(recent) / len(recent):.4f}, {record.images_per_second:.0f} images/s, " if recent else ""
+def fit(
+    trainer: Trainer,
+    folder: Path,
+    facts: dict,
+    others: Trackers = Trackers(),
+    labels: Labels = None,
+) -> None:
+    """Train to the end, with log, progress and checkpoints. Stopped after Ctrl-C or
+    SIGTERM, when a checkpoint is written."""
+    config, recent, mine = (
+        trainer.config,
+        deque(maxlen=100),
+        trainer.here.is_main_process,
+    )
+    note = lambda record: (
+        (
+            f"loss {sum(recent) / len(recent):.4f}, {record.images_per_second:.0f} "
+            "images/s, "
+        )
+        if recent
+        else ""
+    )
     with noted_signals() as noted:
-        for record in watch(trainer.steps(), "training", config.steps, trainer.step, note, mine):
-            read = trainer.device.type == "cpu" or record.step % 10 == 0 or record.step == config.steps  # to read a loss stalls an accelerator
+        for record in watch(
+            trainer.steps(), "training", config.steps, trainer.step, note, mine
+        ):
+            # to read a loss stalls an accelerator
+            read = (
+                trainer.device.type == "cpu"
+                or record.step % 10 == 0
+                or record.step == config.steps
+            )
             if read and mine:
                 recent.append(record.loss)
-                with _writing(folder): append_log(folder, record)
+                with _writing(folder):
+                    append_log(folder, record)
                 others.log(record)
             stop = _noted_by_any(noted, trainer) if read else 0
-            if stop or record.step % config.checkpoint_every == 0 or record.step == config.steps: checkpoint(trainer, folder, facts)
-            if stop: raise Stopped(stop, f"stopped at step {record.step} of {config.steps}; to go on: ddpm-lit resume {folder}")
-            if mine and config.sample_every and record.step % config.sample_every == 0: _look(trainer, folder, labels, others)
+            if (
+                stop
+                or record.step % config.checkpoint_every == 0
+                or record.step == config.steps
+            ):
+                checkpoint(trainer, folder, facts)
+            if stop:
+                raise Stopped(
+                    stop,
+                    (
+                        f"stopped at step {record.step} of {config.steps}; to go on: "
+                        f"ddpm-lit resume {folder}"
+                    ),
+                )
+            if mine and config.sample_every and record.step % config.sample_every == 0:
+                _look(trainer, folder, labels, others)
 
 # %% ../nbs/7_command/04_commands.ipynb #6729117d
 def _look(trainer: Trainer, folder: Path, labels: Labels, others) -> None:
     "64 samples of the model as it is now."
-    run = Run(trainer.ema_model(), trainer.schedule, trainer.param, (-1, 1), {"train": asdict(trainer.config)})
-    with _writing(folder): images = glimpse(run, folder, trainer.step, labels, trainer.device)
+    run = Run(
+        trainer.ema_model(),
+        trainer.schedule,
+        trainer.param,
+        (-1, 1),
+        {"train": asdict(trainer.config)},
+    )
+    with _writing(folder):
+        images = glimpse(run, folder, trainer.step, labels, trainer.device)
     others.images("samples", images, trainer.step)
 
 
 def _to_show(data: ImageData | ImageFiles, unet: UNetConfig) -> Labels:
-    "What to ask for where nothing was named: all classes in turn, the attributes of the first images, or nothing."
-    return range(unet.num_classes) if unet.num_classes else data.contexts[:64] if unet.context_dim else None
+    """What to ask for where nothing was named: all classes in turn, the attributes of
+    the first images, or nothing."""
+    return (
+        range(unet.num_classes)
+        if unet.num_classes
+        else data.contexts[:64]
+        if unet.context_dim
+        else None
+    )
 
 
-def _finish(trainer: Trainer, folder: Path, data: ImageData | ImageFiles, test: ImageData | None, labels: Labels) -> None:
-    "Pictures, for digits the judge's report on 1000 samples by DDIM, and the page of it all."
-    print(f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s", flush=True)
+def _finish(
+    trainer: Trainer,
+    folder: Path,
+    data: ImageData | ImageFiles,
+    test: ImageData | None,
+    labels: Labels,
+) -> None:
+    """Pictures, for digits the judge's report on 1000 samples by DDIM, and the page of
+    it all."""
+    print(
+        f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s",
+        flush=True,
+    )
     crop = trainer.config.crop
-    real = (test or data)[:8].float()[..., crop // 2:, crop // 2:][..., :data.shape[2] - crop, :data.shape[3] - crop]
-    with _writing(folder): images = show(load_pretrained(folder), folder, real, labels, trainer.device, 64 if test is None else 1000)
-    if test is not None: _judge(images, folder, data, test)
-    with _writing(folder): run_page(folder)
+    real = (test or data)[:8].float()[..., crop // 2 :, crop // 2 :][
+        ..., : data.shape[2] - crop, : data.shape[3] - crop
+    ]
+    with _writing(folder):
+        images = show(
+            load_pretrained(folder),
+            folder,
+            real,
+            labels,
+            trainer.device,
+            64 if test is None else 1000,
+        )
+    if test is not None:
+        _judge(images, folder, data, test)
+    with _writing(folder):
+        run_page(folder)
 
 
 def _judge(images: Tensor, folder: Path, data: ImageData, test: ImageData) -> None:
     "Print a report on samples of digits, and write it."
     from ddpm_lit.evaluate import digit_report
+
     report = digit_report(images, data, test)
-    with atomic_write(folder / "report.json", "w") as file: file.write(json.dumps(asdict(report), indent=1) + "\n")
+    with atomic_write(folder / "report.json", "w") as file:
+        file.write(json.dumps(asdict(report), indent=1) + "\n")
     print(report)
 
 
-def _held_out(data: str, data_dir: Path | str | None, unet: UNetConfig, crop: int) -> ImageData | None:
+def _held_out(
+    data: str, data_dir: Path | str | None, unet: UNetConfig, crop: int
+) -> ImageData | None:
     "The judge knows scikit-learn's digits in their own size."
-    return _load("digits", data_dir, unet, split="test") if data == "digits" and (unet.image_size, unet.in_channels, crop) == (8, 1, 0) else None
+    return (
+        _load("digits", data_dir, unet, split="test")
+        if data == "digits" and (unet.image_size, unet.in_channels, crop) == (8, 1, 0)
+        else None
+    )
 
 # %% ../nbs/7_command/04_commands.ipynb #ee0df5ad
 def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
     here, unet = processes(), _with_attributes(args)
-    data = _one_first(here, lambda: _load(args.data, args.data_dir, unet, args.attributes, args.train.crop))
+    data = _one_first(
+        here,
+        lambda: _load(args.data, args.data_dir, unet, args.attributes, args.train.crop),
+    )
     _check_classes(data, unet)
     model, schedule = _first_model(args, unet)
-    with usage(): trainer = Trainer(model, schedule, data, args.train, param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
-    where = args.data if args.data in NAMED_DATA else str(Path(args.data).expanduser().resolve())
-    facts = dict(data=where, data_dir=args.data_dir and str(args.data_dir.resolve()), attributes=list(args.attributes), classes=_names(data, unet), start=args.start, train=asdict(args.train), noise=asdict(args.noise), made=_made(trainer))
-    with _writing(args.out or Path("runs")): folder = _by_one(here, lambda: new_run(args.out, data.name))
+    with usage():
+        trainer = Trainer(
+            model,
+            schedule,
+            data,
+            args.train,
+            param=PARAMETERIZATIONS[args.param],
+            device=args.common.torch_device,
+        )
+    where = (
+        args.data
+        if args.data in NAMED_DATA
+        else str(Path(args.data).expanduser().resolve())
+    )
+    facts = dict(
+        data=where,
+        data_dir=args.data_dir and str(args.data_dir.resolve()),
+        attributes=list(args.attributes),
+        classes=_names(data, unet),
+        start=args.start,
+        train=asdict(args.train),
+        noise=asdict(args.noise),
+        made=_made(trainer),
+    )
+    with _writing(args.out or Path("runs")):
+        folder = _by_one(here, lambda: new_run(args.out, data.name))
     try:
-        checkpoint(trainer, folder, facts)  # at step 0: a full disk is met now, not in an hour
+        # at step 0: a full disk is met now, not in an hour
+        checkpoint(trainer, folder, facts)
         others = _followed(trainer, args.track, folder, facts)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -206,12 +384,15 @@ def _names(data: ImageData | ImageFiles, unet: UNetConfig) -> list[str]:
 
 
 def _first_model(args: Train, unet: UNetConfig) -> tuple[UNet, NoiseSchedule]:
-    "A network with its first weights, drawn from the seed or brought by --from, and its schedule."
+    """A network with its first weights, drawn from the seed or brought by --from, and
+    its schedule."""
     torch.manual_seed(args.train.seed)
     model = UNet(unet)
-    if args.start is None: return model, args.noise.build()
+    if args.start is None:
+        return model, args.noise.build()
     run = find_model(args.start)
-    with usage(): start_from(model, run)
+    with usage():
+        start_from(model, run)
     return model, run.schedule
 
 # %% ../nbs/7_command/04_commands.ipynb #5e69e0e5
@@ -219,167 +400,402 @@ def resume_command(args: Resume) -> None:
     "`ddpm-lit resume`: go on from the last checkpoint."
     folder, run, here = Path(args.run), find_model(args.run), processes()
     facts, unet = _facts(folder, run.config), run.model.config
-    if args.data_dir: facts["data_dir"] = str(args.data_dir.resolve())
-    given = {name: value for name in ("steps", "workers") if (value := getattr(args, name)) is not None}
-    with usage(): config = replace(TrainConfig(**facts["train"]), **given)
-    data = _one_first(here, lambda: _load(facts["data"], facts["data_dir"], unet, tuple(facts["attributes"]), config.crop))
-    trainer = Trainer.restore(folder, UNet(unet), run.schedule, data, config, param=run.param, device=args.common.torch_device)
-    if config.steps < trainer.step: raise UsageError(f"--steps must be at least the {trainer.step} that are done, got {config.steps}")
+    if args.data_dir:
+        facts["data_dir"] = str(args.data_dir.resolve())
+    given = {
+        name: value
+        for name in ("steps", "workers")
+        if (value := getattr(args, name)) is not None
+    }
+    with usage():
+        config = replace(TrainConfig(**facts["train"]), **given)
+    data = _one_first(
+        here,
+        lambda: _load(
+            facts["data"],
+            facts["data_dir"],
+            unet,
+            tuple(facts["attributes"]),
+            config.crop,
+        ),
+    )
+    trainer = Trainer.restore(
+        folder,
+        UNet(unet),
+        run.schedule,
+        data,
+        config,
+        param=run.param,
+        device=args.common.torch_device,
+    )
+    if config.steps < trainer.step:
+        raise UsageError(
+            (
+                f"--steps must be at least the {trainer.step} that are done, got "
+                f"{config.steps}"
+            )
+        )
     facts |= dict(train=asdict(config), made=_made(trainer))
-    _train_on(trainer, folder, facts, data, _followed(trainer, args.track, folder, facts))
+    _train_on(
+        trainer, folder, facts, data, _followed(trainer, args.track, folder, facts)
+    )
 
 # %% ../nbs/7_command/04_commands.ipynb #b42c5ea5
-_KINDS = {"data": str, "data_dir": (str, type(None)), "attributes": list, "classes": list, "train": dict}
+_KINDS = {
+    "data": str,
+    "data_dir": (str, type(None)),
+    "attributes": list,
+    "classes": list,
+    "train": dict,
+}
 
 
 def _facts(folder: Path, config: dict) -> dict:
-    "What config.json says about the training. ValueError if it says nothing, or what cannot be."
-    if "train" not in config: raise ValueError(f"{folder} was not made by ddpm-lit train and holds no training to resume")
-    facts = {name: config.get(name, [] if kind is list else None) for name, kind in _KINDS.items()} | {name: config[name] for name in ("noise", "start") if name in config}
+    """What config.json says about the training. ValueError if it says nothing, or what
+    cannot be."""
+    if "train" not in config:
+        raise ValueError(
+            f"{folder} was not made by ddpm-lit train and holds no training to resume"
+        )
+    facts = {
+        name: config.get(name, [] if kind is list else None)
+        for name, kind in _KINDS.items()
+    } | {name: config[name] for name in ("noise", "start") if name in config}
     for name, kind in _KINDS.items():
-        if not isinstance(facts[name], kind): raise ValueError(f"{folder / 'config.json'} must hold {name} as ddpm-lit train writes it, got {str(facts[name])[:100]}")
-    try: TrainConfig(**facts["train"])
-    except (TypeError, ValueError) as problem: raise ValueError(f"{folder / 'config.json'} holds no training that can be resumed: {problem}") from None
+        if not isinstance(facts[name], kind):
+            raise ValueError(
+                (
+                    f"{folder / 'config.json'} must hold {name} as ddpm-lit train "
+                    f"writes it, got {str(facts[name])[:100]}"
+                )
+            )
+    try:
+        TrainConfig(**facts["train"])
+    except (TypeError, ValueError) as problem:
+        raise ValueError(
+            f"{folder / 'config.json'} holds no training that can be resumed: {problem}"
+        ) from None
     return facts
 
 
-def _followed(trainer: Trainer, track: tuple[str, ...], folder: Path, facts: dict) -> Trackers:
+def _followed(
+    trainer: Trainer, track: tuple[str, ...], folder: Path, facts: dict
+) -> Trackers:
     "The trackers, of the main process alone. UsageError if one does not start."
     started = [Trackers()]
-    with usage(): _by_one(trainer.here, lambda: started.insert(0, trackers(track, folder, facts, trainer.step)))
+    with usage():
+        _by_one(
+            trainer.here,
+            lambda: started.insert(0, trackers(track, folder, facts, trainer.step)),
+        )
     return started[0]
 
 
 def _made(trainer: Trainer) -> dict:
     "With what, for the record."
-    device = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else trainer.device.type
-    return dict(device=device, processes=trainer.here.num_processes, torch=torch.__version__, python=platform.python_version())
+    device = (
+        torch.cuda.get_device_name(trainer.device)
+        if trainer.device.type == "cuda"
+        else trainer.device.type
+    )
+    return dict(
+        device=device,
+        processes=trainer.here.num_processes,
+        torch=torch.__version__,
+        python=platform.python_version(),
+    )
 
 
-def _train_on(trainer: Trainer, folder: Path, facts: dict, data: ImageData | ImageFiles, others: Trackers) -> None:
+def _train_on(
+    trainer: Trainer,
+    folder: Path,
+    facts: dict,
+    data: ImageData | ImageFiles,
+    others: Trackers,
+) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     unet, mine = trainer.model.config, trainer.here.is_main_process
-    test, labels = _held_out(facts["data"], facts["data_dir"], unet, trainer.config.crop), _to_show(data, unet)
+    test, labels = (
+        _held_out(facts["data"], facts["data_dir"], unet, trainer.config.crop),
+        _to_show(data, unet),
+    )
     try:
         fit(trainer, folder, facts, others, labels)
-        if mine: _finish(trainer, folder, data, test, labels)
+        if mine:
+            _finish(trainer, folder, data, test, labels)
     except BaseException as stop:  # the page of a run that was stopped says where
         if mine:
-            with suppress(OSError): run_page(folder)
-        if trainer.step < trainer.config.steps or not isinstance(stop, KeyboardInterrupt): raise
-        raise Stopped(getattr(stop, "number", signal.SIGINT), f"stopped after the training, which is complete; for the pictures: ddpm-lit resume {folder}") from None
+            with suppress(OSError):
+                run_page(folder)
+        if trainer.step < trainer.config.steps or not isinstance(
+            stop, KeyboardInterrupt
+        ):
+            raise
+        raise Stopped(
+            getattr(stop, "number", signal.SIGINT),
+            (
+                "stopped after the training, which is complete; for the pictures: "
+                f"ddpm-lit resume {folder}"
+            ),
+        ) from None
     finally:
         others.close()
-        if trainer.here.num_processes > 1: torch.distributed.destroy_process_group()
+        if trainer.here.num_processes > 1:
+            torch.distributed.destroy_process_group()
 
 
-def _free(folder: Path, stem: str, suffix: str, taken: Callable[[Path], bool] = Path.exists) -> Path:
+def _free(
+    folder: Path, stem: str, suffix: str, taken: Callable[[Path], bool] = Path.exists
+) -> Path:
     "`folder`/`stem``suffix`, or the next such name with -2, -3, ... that is not taken."
-    names = (folder / f"{stem}{f'-{i}' if i > 1 else ''}{suffix}" for i in itertools.count(1))
+    names = (
+        folder / f"{stem}{f'-{i}' if i > 1 else ''}{suffix}" for i in itertools.count(1)
+    )
     return next(path for path in names if not taken(path))
 
 
-def _place(args: Sample, steps: int, suffix: str, taken: Callable[[Path], bool] = Path.exists) -> Path:
-    "Where to write if --out does not say: in RUN/samples, or in samples where that cannot be written."
-    run, mode = Path(args.run), "" if args.mode in ("grid", "separate") else f"-{args.mode}"
-    folder = run / "samples" if run.is_dir() and os.access(run, os.W_OK) else Path("samples")
+def _place(
+    args: Sample, steps: int, suffix: str, taken: Callable[[Path], bool] = Path.exists
+) -> Path:
+    """Where to write if --out does not say: in RUN/samples, or in samples where that
+    cannot be written."""
+    run, mode = (
+        Path(args.run),
+        "" if args.mode in ("grid", "separate") else f"-{args.mode}",
+    )
+    folder = (
+        run / "samples" if run.is_dir() and os.access(run, os.W_OK) else Path("samples")
+    )
     return _free(folder, f"{args.sampler}-{steps}-seed{args.seed}{mode}", suffix, taken)
 
 
-def _new_file(path: Path, overwrite: bool | None = None) -> Path:  # None: there is no such flag
-    "`path`, a file to write. UsageError if something is there already, OSError if nothing can be written there."
-    if path.exists() and not overwrite: raise UsageError(f"--out must name what does not exist yet, and {path} does{'' if overwrite is None else '; --overwrite replaces it'}")
-    if path.is_dir(): raise UsageError(f"--out must name a file, and {path} is a folder")
-    with _writing(path.parent):  # that nothing can be written is met now, not in an hour
+# None: there is no such flag
+def _new_file(path: Path, overwrite: bool | None = None) -> Path:
+    """`path`, a file to write. UsageError if something is there already, OSError if
+    nothing can be written there."""
+    if path.exists() and not overwrite:
+        raise UsageError(
+            (
+                f"--out must name what does not exist yet, and {path} "
+                f"does{'' if overwrite is None else '; --overwrite replaces it'}"
+            )
+        )
+    if path.is_dir():
+        raise UsageError(f"--out must name a file, and {path} is a folder")
+    # that nothing can be written is met now, not in an hour
+    with _writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent): return path
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
 
 # %% ../nbs/7_command/04_commands.ipynb #3ac44c2d
 def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them."
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise UsageError("ddpm-lit sample is for one process: start it without accelerate launch or torchrun")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError(
+            (
+                "ddpm-lit sample is for one process: start it without accelerate "
+                "launch or torchrun"
+            )
+        )
     run = find_model(args.run)
     with usage():
         sampler = args.build(run.schedule.T)
         steps = len(sampler.pairs(run.schedule))
-        options = dict(labels=_asked(args, run), guidance=args.guidance, device=args.common.torch_device)
+        options = dict(
+            labels=_asked(args, run),
+            guidance=args.guidance,
+            device=args.common.torch_device,
+        )
         given = _given(args, run)
     run = fast(run, args.precision, args.compile)
-    if args.mode == "separate": return _sample_folder(args, run, sampler, steps, options)
+    if args.mode == "separate":
+        return _sample_folder(args, run, sampler, steps, options)
     path = _new_file(args.out or _place(args, steps, ".png"), args.overwrite)
-    walks = 1 if args.encode else math.ceil(args.number / args.batch) * (given["resamples"] if args.inpaint else 1)
-    with watching("sampling", steps * walks) as watched: drawn = _drawn(args, run, sampler, given | options | dict(watch=watched))
-    with _writing(path.parent): _save_drawn(args, drawn, path)
+    walks = (
+        1
+        if args.encode
+        else math.ceil(args.number / args.batch)
+        * (given["resamples"] if args.inpaint else 1)
+    )
+    with watching("sampling", steps * walks) as watched:
+        drawn = _drawn(args, run, sampler, given | options | dict(watch=watched))
+    with _writing(path.parent):
+        _save_drawn(args, drawn, path)
     print(path)
-    if args.encode: print(f"mean squared error {drawn.error.item():.3g}, on a scale from 0 for black to 1 for white")
+    if args.encode:
+        print(
+            (
+                f"mean squared error {drawn.error.item():.3g}, on a scale from 0 for "
+                "black to 1 for white"
+            )
+        )
 
 # %% ../nbs/7_command/04_commands.ipynb #15287a39
 def _asked(args: Sample, run: Run) -> tuple | None:
     "The classes or attributes to draw. ValueError for what the run does not know."
     known = _strings(run, "attributes") if run.model.config.context_dim else []
-    if args.labels and known: raise ValueError(f"--class is for a model trained with classes, and this one knows attributes: --attributes {known[0]}=1")
-    if args.attributes is not None and not known: raise ValueError("--attributes is for a model trained with --attributes, and this one was not")
+    if args.labels and known:
+        raise ValueError(
+            (
+                "--class is for a model trained with classes, and this one knows "
+                f"attributes: --attributes {known[0]}=1"
+            )
+        )
+    if args.attributes is not None and not known:
+        raise ValueError(
+            (
+                "--attributes is for a model trained with --attributes, and this one "
+                "was not"
+            )
+        )
     classes = run.model.config.num_classes
     named = [_class(word, _strings(run, "classes")) for word in args.labels or ()]
-    labels = named or (range(classes) if classes and args.mode in ("grid", "separate", "trajectory") else None)
-    if args.guidance != 1 and labels is None and not args.attributes: raise ValueError(f"--guidance needs a --class or --attributes to guide to, got {args.guidance:g} alone")
-    try: return check_labels(run, labels if args.attributes is None else _contexts(args.attributes, known), args.guidance)
-    except ValueError as error: raise ValueError(re.sub("^labels must", f"{'--attributes' if known else '--class'} must", str(error))) from None
+    labels = named or (
+        range(classes)
+        if classes and args.mode in ("grid", "separate", "trajectory")
+        else None
+    )
+    if args.guidance != 1 and labels is None and not args.attributes:
+        raise ValueError(
+            (
+                "--guidance needs a --class or --attributes to guide to, got "
+                f"{args.guidance:g} alone"
+            )
+        )
+    try:
+        return check_labels(
+            run,
+            labels if args.attributes is None else _contexts(args.attributes, known),
+            args.guidance,
+        )
+    except ValueError as error:
+        raise ValueError(
+            re.sub(
+                "^labels must",
+                f"{'--attributes' if known else '--class'} must",
+                str(error),
+            )
+        ) from None
 
 
 def _strings(run: Run, name: str) -> list[str]:
     "The names that the run's config.json has under `name`, if it has any."
     known = run.config.get(name)
-    return known if isinstance(known, list) and all(isinstance(word, str) for word in known) else []
+    return (
+        known
+        if isinstance(known, list) and all(isinstance(word, str) for word in known)
+        else []
+    )
 
 
 def _class(word: str, known: list[str]) -> int:
     "A class by its name, or else by its number."
-    if word in known: return known.index(word)
-    try: return int(word)
+    if word in known:
+        return known.index(word)
+    try:
+        return int(word)
     except ValueError:
-        names = f"out of {', '.join(known[:10])}{', ...' * (len(known) > 10)}, or " if known else ""
-        raise ValueError(f"--class must be {names}a whole number, got {word!r}{_meant(word, known)}") from None
+        names = (
+            f"out of {', '.join(known[:10])}{', ...' * (len(known) > 10)}, or "
+            if known
+            else ""
+        )
+        raise ValueError(
+            f"--class must be {names}a whole number, got {word!r}{_meant(word, known)}"
+        ) from None
 
 
-def _meant(word: str, known: list[str]) -> str: return "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(word, known, 1))
+def _meant(word: str, known: list[str]) -> str:
+    return "".join(
+        f"; did you mean {close}?"
+        for close in difflib.get_close_matches(word, known, 1)
+    )
 
 
 def _contexts(words: tuple[str, ...], known: list[str]) -> list[float]:
     "Smiling=1 Eyeglasses as one number for each attribute that is known."
-    if not words: raise ValueError(f"--attributes must name one or more of {', '.join(known)}, got none")
+    if not words:
+        raise ValueError(
+            f"--attributes must name one or more of {', '.join(known)}, got none"
+        )
     told = dict.fromkeys(known, 0.0)
     for name, _, value in (word.partition("=") for word in words):
-        if name not in told: raise ValueError(f"--attributes must be out of {', '.join(known)}, got {name!r}{_meant(name, known)}")
-        try: told[name] = float(value or 1)
-        except ValueError: told[name] = math.nan
-        if not 0 <= told[name] <= 1: raise ValueError(f"--attributes must have values in [0, 1], got {name}={value}")
+        if name not in told:
+            raise ValueError(
+                (
+                    f"--attributes must be out of {', '.join(known)}, got "
+                    f"{name!r}{_meant(name, known)}"
+                )
+            )
+        try:
+            told[name] = float(value or 1)
+        except ValueError:
+            told[name] = math.nan
+        if not 0 <= told[name] <= 1:
+            raise ValueError(
+                f"--attributes must have values in [0, 1], got {name}={value}"
+            )
     return list(told.values())
 
 
 def _given(args: Sample, run: Run) -> dict:
     "What the mode needs besides: the pictures that its flag names, or its settings."
-    if args.encode: return dict(x0=read_image(run, args.encode)[None])
-    if args.inpaint: return dict(x0=read_image(run, args.inpaint[0]), mask=read_mask(run, args.inpaint[1]), resamples=10)
-    if args.interpolate: return dict(zip("ab", (int(end) if end.isdecimal() else read_image(run, end) for end in args.interpolate)))
-    if args.trajectory: return dict(moments=50 if _is_film(args.out) else args.columns)
+    if args.encode:
+        return dict(x0=read_image(run, args.encode)[None])
+    if args.inpaint:
+        return dict(
+            x0=read_image(run, args.inpaint[0]),
+            mask=read_mask(run, args.inpaint[1]),
+            resamples=10,
+        )
+    if args.interpolate:
+        return dict(
+            zip(
+                "ab",
+                (
+                    int(end) if end.isdecimal() else read_image(run, end)
+                    for end in args.interpolate
+                ),
+            )
+        )
+    if args.trajectory:
+        return dict(moments=50 if _is_film(args.out) else args.columns)
     return {}
 
 
-def _is_film(path: Path | None) -> bool: return path is not None and path.suffix.lower() == ".gif"
+def _is_film(path: Path | None) -> bool:
+    return path is not None and path.suffix.lower() == ".gif"
 
 
 def _drawn(args: Sample, run: Run, sampler, options: dict) -> Tensor | Encoded:
     "Pixels; or, with --encode, what was found."
-    if args.encode: return encode_decode(run, sampler, **options)
-    make = dict(grid=draw, trajectory=trajectories, interpolate=interpolation, inpaint=inpaintings)[args.mode]
-    return collect(make(run, sampler, n=args.number, seed=args.seed, batch=args.batch, **options))
+    if args.encode:
+        return encode_decode(run, sampler, **options)
+    make = dict(
+        grid=draw,
+        trajectory=trajectories,
+        interpolate=interpolation,
+        inpaint=inpaintings,
+    )[args.mode]
+    return collect(
+        make(run, sampler, n=args.number, seed=args.seed, batch=args.batch, **options)
+    )
 
 
 def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:
-    if args.encode: return save_grid(torch.cat([x.clamp(-1, 1).cpu() for x in (drawn.x0, drawn.xT, drawn.decoded)]), path)
-    if not args.trajectory: return save_grid(floats(drawn), path, args.columns)
-    save_film(drawn, path, max(1, args.columns // 2)) if _is_film(path) else save_strips(drawn, path)
+    if args.encode:
+        return save_grid(
+            torch.cat(
+                [x.clamp(-1, 1).cpu() for x in (drawn.x0, drawn.xT, drawn.decoded)]
+            ),
+            path,
+        )
+    if not args.trajectory:
+        return save_grid(floats(drawn), path, args.columns)
+    save_film(drawn, path, max(1, args.columns // 2)) if _is_film(
+        path
+    ) else save_strips(drawn, path)
 
 # %% ../nbs/7_command/04_commands.ipynb #0c105f2b
 def evaluate_command(args: Evaluate) -> None:
@@ -389,39 +805,99 @@ def evaluate_command(args: Evaluate) -> None:
     with usage():
         sampler = args.build(run.schedule.T)
         calls = len(sampler.pairs(run.schedule))
-    path = _new_file(args.out or _free(folder if folder.is_dir() else Path("."), "evaluation", ".json"))
+    path = _new_file(
+        args.out
+        or _free(folder if folder.is_dir() else Path("."), "evaluation", ".json")
+    )
     train, test = _measured_on(args, facts, run.model.config)
-    with usage(): judge = judge_for(train, folder if folder.is_dir() else None, args.judge)
+    with usage():
+        judge = judge_for(train, folder if folder.is_dir() else None, args.judge)
     run = fast(run, args.precision, args.compile)
-    with watching("sampling", calls * math.ceil(min(args.n, len(train)) / args.batch)) as watched:
-        found = evaluate_run(run, train, test, n=args.n, sampler=sampler, guidance=args.guidance, seed=args.seed, judge=judge, bits=args.bits, score=args.score, batch=args.batch, device=args.common.torch_device, watch=watched)
-    with _writing(path.parent): write_json(path, found)
+    with watching(
+        "sampling", calls * math.ceil(min(args.n, len(train)) / args.batch)
+    ) as watched:
+        found = evaluate_run(
+            run,
+            train,
+            test,
+            n=args.n,
+            sampler=sampler,
+            guidance=args.guidance,
+            seed=args.seed,
+            judge=judge,
+            bits=args.bits,
+            score=args.score,
+            batch=args.batch,
+            device=args.common.torch_device,
+            watch=watched,
+        )
+    with _writing(path.parent):
+        write_json(path, found)
     print(f"{table(found)}\n{path}")
 
 # %% ../nbs/7_command/04_commands.ipynb #96854620
-def _measured_on(args: Evaluate, facts: dict, unet: UNetConfig) -> tuple[ImageData, ImageData | None]:
+def _measured_on(
+    args: Evaluate, facts: dict, unet: UNetConfig
+) -> tuple[ImageData, ImageData | None]:
     "Training images in memory, and held-out ones where the data have such."
-    load = lambda split: load_images(facts["data"], args.data_dir or facts["data_dir"], unet.image_size, unet.in_channels, split, attributes=tuple(facts["attributes"]), stream=False)
-    with usage(): return load("train"), load("test") if facts["data"] in NAMED_DATA else None
+    load = lambda split: load_images(
+        facts["data"],
+        args.data_dir or facts["data_dir"],
+        unet.image_size,
+        unet.in_channels,
+        split,
+        attributes=tuple(facts["attributes"]),
+        stream=False,
+    )
+    with usage():
+        return load("train"), load("test") if facts["data"] in NAMED_DATA else None
 
 # %% ../nbs/7_command/04_commands.ipynb #b389c5fe
 def _sample_folder(args: Sample, run: Run, sampler, steps: int, options: dict) -> None:
     "--separate: one file per image; what is there stays."
-    settings = sampling_settings(run, sampler, args.seed, options["labels"], args.guidance)
-    folder = args.out or _place(args, steps, "", lambda folder: folder.exists() and read_settings(folder) != settings)
-    with _writing(folder), usage(): claim(folder, settings, args.overwrite)
+    settings = sampling_settings(
+        run, sampler, args.seed, options["labels"], args.guidance
+    )
+    folder = args.out or _place(
+        args,
+        steps,
+        "",
+        lambda folder: folder.exists() and read_settings(folder) != settings,
+    )
+    with _writing(folder), usage():
+        claim(folder, settings, args.overwrite)
     walks = math.ceil(len(missing(folder, args.number)) / args.batch)
     try:
         with watching("sampling", steps * walks) as watched, _writing(folder):
-            for file in draw_folder(run, sampler, folder, args.number, args.seed, args.batch, **options, watch=watched): pass
+            for file in draw_folder(
+                run,
+                sampler,
+                folder,
+                args.number,
+                args.seed,
+                args.batch,
+                **options,
+                watch=watched,
+            ):
+                pass
     except KeyboardInterrupt as stop:
         done = args.number - len(missing(folder, args.number))
-        raise Stopped(getattr(stop, "number", signal.SIGINT), f"stopped with {done} of {args.number} images in {folder}; the same command goes on") from None
+        raise Stopped(
+            getattr(stop, "number", signal.SIGINT),
+            (
+                f"stopped with {done} of {args.number} images in {folder}; the same "
+                "command goes on"
+            ),
+        ) from None
     print(folder)
 
 # %% ../nbs/7_command/04_commands.ipynb #76d56f85
-COMMANDS = {"train": (parse_train, train_command), "resume": (lambda argv: parse(Resume, argv), resume_command),
-            "sample": (lambda argv: parse(Sample, argv), sample_command), "evaluate": (lambda argv: parse(Evaluate, argv), evaluate_command)}
+COMMANDS = {
+    "train": (parse_train, train_command),
+    "resume": (lambda argv: parse(Resume, argv), resume_command),
+    "sample": (lambda argv: parse(Sample, argv), sample_command),
+    "evaluate": (lambda argv: parse(Evaluate, argv), evaluate_command),
+}
 
 USAGE = """usage: ddpm-lit COMMAND ... [--help]
 
@@ -440,20 +916,32 @@ Exit status: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C."""
 def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
     "Find the command and run it."
     from ddpm_lit import __version__
+
     name, *rest = argv or [""]
-    if name in ("-h", "--help"): return print(USAGE)
-    if name == "--version": return print(f"ddpm-lit {__version__}")
-    if name not in COMMANDS: raise UsageError(f"{f'there is no command {name!r}' if name else 'a command is missing'}: give {', '.join(COMMANDS)} (see ddpm-lit --help)")
+    if name in ("-h", "--help"):
+        return print(USAGE)
+    if name == "--version":
+        return print(f"ddpm-lit {__version__}")
+    if name not in COMMANDS:
+        raise UsageError(
+            (
+                f"{f'there is no command {name!r}' if name else 'a command is missing'}: "
+                f"give {', '.join(COMMANDS)} (see ddpm-lit --help)"
+            )
+        )
     read, run = COMMANDS[name]
     args = read(rest)
-    with threads(args.common.threads): run(args)
+    with threads(args.common.threads):
+        run(args)
 
 # %% ../nbs/7_command/04_commands.ipynb #35c25c3b
 def main(
-    argv: list[str] | None = None,  # the words after `ddpm-lit`; None: those of this process
-) -> int:                           # the exit status
+    # the words after `ddpm-lit`; None: those of this process
+    argv: list[str] | None = None,
+) -> int:  # the exit status
     "The command `ddpm-lit`."
     return answered(run_command, sys.argv[1:] if argv is None else argv)
 
 # %% ../nbs/7_command/04_commands.ipynb #f06a1bf6
-if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main())
+if __name__ == "__main__" and "get_ipython" not in globals():
+    sys.exit(main())

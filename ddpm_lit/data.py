@@ -22,38 +22,67 @@ from torch import Tensor
 
 # %% ../nbs/3_images/01_images.ipynb #cf7b5630
 def to_float(
-    pixels: Tensor,     # (...) whole numbers, grey levels 0..levels-1
+    pixels: Tensor,  # (...) whole numbers, grey levels 0..levels-1
     levels: int = 256,  # L, how many grey levels there are, >= 2
-) -> Tensor:            # (...) float32 in [-1, 1]
+) -> Tensor:  # (...) float32 in [-1, 1]
     "x = (2k − (L−1))/(L−1) for level k of L (DDPM section 3.3)."
     return (2 * pixels.to(torch.float32) - (levels - 1)) / (levels - 1)
 
 # %% ../nbs/3_images/01_images.ipynb #c6221c4d
 def to_uint8(
     x: Tensor,  # (...) float, an image in [-1, 1]; values outside are clamped
-) -> Tensor:    # (...) uint8, 0..255
-    "The nearest of 256 levels, k = round(255 (x + 1)/2). ValueError if x is not float or holds NaN."
-    if not x.is_floating_point(): raise ValueError(f"x must be a float image in [-1, 1], got {x.dtype}")
-    if x.isnan().any(): raise ValueError("x must be an image in [-1, 1], but it holds NaN")
+) -> Tensor:  # (...) uint8, 0..255
+    """The nearest of 256 levels, k = round(255 (x + 1)/2). ValueError if x is not float
+    or holds NaN."""
+    if not x.is_floating_point():
+        raise ValueError(f"x must be a float image in [-1, 1], got {x.dtype}")
+    if x.isnan().any():
+        raise ValueError("x must be an image in [-1, 1], but it holds NaN")
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     return ((x.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8)
 
 # %% ../nbs/3_images/01_images.ipynb #7ba69916
 def check_conditions(
-    n: int,                  # how many pictures there are
-    labels: Tensor | None,   # (n,) int64 class of each picture, or None
-    contexts: Tensor | None, # (n, D) float32, finite, or None
-    names: tuple[str, ...],  # of the D columns of contexts, else of the classes; () for none
+    n: int,  # how many pictures there are
+    labels: Tensor | None,  # (n,) int64 class of each picture, or None
+    contexts: Tensor | None,  # (n, D) float32, finite, or None
+    # of the D columns of contexts, else of the classes; () for none
+    names: tuple[str, ...],
 ) -> None:
     "Refuse what cannot belong to n pictures. ValueError names it."
     if labels is not None and (labels.dtype != torch.int64 or labels.shape != (n,)):
-        raise ValueError(f"labels must be int64 of shape ({n},), got {labels.dtype} of shape {tuple(labels.shape)}")
-    if contexts is not None and (contexts.dtype != torch.float32 or contexts.ndim != 2 or len(contexts) != n or not contexts.isfinite().all()):
-        raise ValueError(f"contexts must be finite float32 of shape ({n}, D), got {contexts.dtype} of shape {tuple(contexts.shape)}" + " with NaN or inf" * (not contexts.isfinite().all()))
-    if not names: return
-    if contexts is not None: fit = len(names) == contexts.shape[1]
-    else: fit = labels is not None and 0 <= labels.min() and labels.max() < len(names)
-    if not fit: raise ValueError(f"names must hold one name for each column of contexts or, without contexts, for each class of labels, got {len(names)}")
+        raise ValueError(
+            (
+                f"labels must be int64 of shape ({n},), got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}"
+            )
+        )
+    if contexts is not None and (
+        contexts.dtype != torch.float32
+        or contexts.ndim != 2
+        or len(contexts) != n
+        or not contexts.isfinite().all()
+    ):
+        raise ValueError(
+            (
+                f"contexts must be finite float32 of shape ({n}, D), got "
+                f"{contexts.dtype} of shape {tuple(contexts.shape)}"
+            )
+            + " with NaN or inf" * (not contexts.isfinite().all())
+        )
+    if not names:
+        return
+    if contexts is not None:
+        fit = len(names) == contexts.shape[1]
+    else:
+        fit = labels is not None and 0 <= labels.min() and labels.max() < len(names)
+    if not fit:
+        raise ValueError(
+            (
+                "names must hold one name for each column of contexts or, without "
+                f"contexts, for each class of labels, got {len(names)}"
+            )
+        )
 
 # %% ../nbs/3_images/01_images.ipynb #900b5ff4
 def checksum(x: Tensor | None) -> int | None:
@@ -63,83 +92,146 @@ def checksum(x: Tensor | None) -> int | None:
 # %% ../nbs/3_images/01_images.ipynb #8df540b1
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    "A set of pictures in memory, in whole grey levels 0..levels-1. ValueError if the parts do not fit together."
-    images: Tensor                  # (N, C, H, W) uint8, values 0..levels-1
-    labels: Tensor | None = None    # (N,) int64 class of each picture, or None
-    levels: int = 256               # how many grey levels there are: 256 for 8-bit pictures, 17 for scikit-learn's digits
-    name: str = "images"            # for messages and records
-    contexts: Tensor | None = None  # (N, D) float32, D answers for each picture (CelebA's attributes, as 0 and 1), or None
-    names: tuple[str, ...] = ()     # of the columns of contexts or, without contexts, of the classes; () if they have none
+    """A set of pictures in memory, in whole grey levels 0..levels-1. ValueError if the
+    parts do not fit together."""
+
+    images: Tensor  # (N, C, H, W) uint8, values 0..levels-1
+    labels: Tensor | None = None  # (N,) int64 class of each picture, or None
+    # how many grey levels there are: 256 for 8-bit pictures, 17 for scikit-learn's
+    # digits
+    levels: int = 256
+    name: str = "images"  # for messages and records
+    # (N, D) float32, D answers for each picture (CelebA's attributes, as 0 and 1), or
+    # None
+    contexts: Tensor | None = None
+    # of the columns of contexts or, without contexts, of the classes; () if they have
+    # none
+    names: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or 0 in self.images.shape:
-            raise ValueError(f"images must be uint8 of shape (N, C, H, W) with no side 0, got {self.images.dtype} of shape {tuple(self.images.shape)}")
+        if (
+            self.images.dtype != torch.uint8
+            or self.images.ndim != 4
+            or 0 in self.images.shape
+        ):
+            raise ValueError(
+                (
+                    "images must be uint8 of shape (N, C, H, W) with no side 0, got "
+                    f"{self.images.dtype} of shape {tuple(self.images.shape)}"
+                )
+            )
         check_conditions(len(self), self.labels, self.contexts, self.names)
-        if not 2 <= self.levels <= 256: raise ValueError(f"levels must lie in 2..256, got {self.levels}")
-        if (top := self.images.max().item()) >= self.levels: raise ValueError(f"images must have values 0..{self.levels - 1} for levels={self.levels}, got {top}")
+        if not 2 <= self.levels <= 256:
+            raise ValueError(f"levels must lie in 2..256, got {self.levels}")
+        if (top := self.images.max().item()) >= self.levels:
+            raise ValueError(
+                (
+                    f"images must have values 0..{self.levels - 1} for "
+                    f"levels={self.levels}, got {top}"
+                )
+            )
 
-    def __len__(self) -> int: return len(self.images)
+    def __len__(self) -> int:
+        return len(self.images)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]: return tuple(self.images.shape)  # (N, C, H, W)
+    # (N, C, H, W)
+    def shape(self) -> tuple[int, int, int, int]:
+        return tuple(self.images.shape)
 
     def __getitem__(self, index) -> "ImageData":
-        "The pictures at `index`: an int, a slice, or a tensor of indices. Always an ImageData, so that `data[index].float()` is a batch."
+        """The pictures at `index`: an int, a slice, or a tensor of indices. Always an
+        ImageData, so that `data[index].float()` is a batch."""
         index = torch.arange(len(self))[index].reshape(-1)
-        labels, contexts = (known if known is None else known[index] for known in (self.labels, self.contexts))
-        return replace(self, images=self.images[index], labels=labels, contexts=contexts)
+        labels, contexts = (
+            known if known is None else known[index]
+            for known in (self.labels, self.contexts)
+        )
+        return replace(
+            self, images=self.images[index], labels=labels, contexts=contexts
+        )
 
     def pixels(self, index: Tensor) -> Tensor:
         "(B, C, H, W) uint8, the levels of the pictures at `index`, (B,) int64."
         return self.images[index]
 
     def float(self) -> Tensor:
-        "All pictures as the formulas want them: (N, C, H, W) float32 in [-1, 1], by `to_float`."
+        """All pictures as the formulas want them: (N, C, H, W) float32 in [-1, 1], by
+        `to_float`."""
         return to_float(self.images, self.levels)
 
     def fingerprint(self) -> dict:
-        "What tells this set from another, for JSON: its shape and levels, and checksums of up to a thousand pictures spread over it, of the labels and of the contexts."
+        """What tells this set from another, for JSON: its shape and levels, and
+        checksums of up to a thousand pictures spread over it, of the labels and of the
+        contexts."""
         some = torch.arange(k := min(len(self), 1000)) * len(self) // k
-        return {"shape": list(self.shape), "levels": self.levels, "pictures": checksum(self.images[some]),
-                "labels": checksum(self.labels), "contexts": checksum(self.contexts)}
+        return {
+            "shape": list(self.shape),
+            "levels": self.levels,
+            "pictures": checksum(self.images[some]),
+            "labels": checksum(self.labels),
+            "contexts": checksum(self.contexts),
+        }
 
 # %% ../nbs/3_images/01_images.ipynb #9969752e
 def _check_pictures(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"images must have shape (N, C, H, W) with C = 1 or 3 and no side 0, got {tuple(images.shape)}")
+        raise ValueError(
+            (
+                "images must have shape (N, C, H, W) with C = 1 or 3 and no side 0, "
+                f"got {tuple(images.shape)}"
+            )
+        )
 
 
-def _tile(images: Tensor, columns: int, scale: int | None, fill: int = 64, gap: int = 2) -> np.ndarray:
-    "(C, H', W') uint8: the pictures row by row, `scale` times enlarged (None: to at most `fill` pixels), `gap` white pixels between."
+def _tile(
+    images: Tensor, columns: int, scale: int | None, fill: int = 64, gap: int = 2
+) -> np.ndarray:
+    """(C, H', W') uint8: the pictures row by row, `scale` times enlarged (None: to at
+    most `fill` pixels), `gap` white pixels between."""
     _check_pictures(images)
-    if columns < 1: raise ValueError(f"columns must be at least 1, got {columns}")
-    if scale is not None and scale < 1: raise ValueError(f"scale must be a whole number of at least 1, got {scale}")
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    if scale is not None and scale < 1:
+        raise ValueError(f"scale must be a whole number of at least 1, got {scale}")
     scale = scale or max(1, fill // max(images.shape[2:]))
     tiles = to_uint8(images).cpu().numpy().repeat(scale, 2).repeat(scale, 3)
     (n, c, h, w), columns = tiles.shape, min(columns, len(tiles))
-    canvas = np.full((c, -(-n // columns) * (h + gap) - gap, columns * (w + gap) - gap), 255, np.uint8)
+    canvas = np.full(
+        (c, -(-n // columns) * (h + gap) - gap, columns * (w + gap) - gap),
+        255,
+        np.uint8,
+    )
     for i, tile in enumerate(tiles):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
-        canvas[:, top:top + h, left:left + w] = tile
+        canvas[:, top : top + h, left : left + w] = tile
     return canvas
 
 # %% ../nbs/3_images/01_images.ipynb #1b84c414
 def grid(
-    images: Tensor,            # (N, C, H, W) float in [-1, 1], C = 1 or 3
-    columns: int = 8,          # pictures in a row
-    scale: int | None = None,  # enlargement; None: the largest that keeps a picture within 64 pixels
-) -> np.ndarray:               # (H', W', 3) uint8 for `plt.imshow`; RGB even for grey pictures, so that no colour map stretches them
+    images: Tensor,  # (N, C, H, W) float in [-1, 1], C = 1 or 3
+    columns: int = 8,  # pictures in a row
+    # enlargement; None: the largest that keeps a picture within 64 pixels
+    scale: int | None = None,
+    # (H', W', 3) uint8 for `plt.imshow`; RGB even for grey pictures, so that no colour
+    # map stretches them
+) -> np.ndarray:
     "Pictures side by side, with white lines between."
     canvas = _tile(images, columns, scale)
-    return np.ascontiguousarray(np.broadcast_to(canvas, (3, *canvas.shape[1:])).transpose(1, 2, 0))
+    return np.ascontiguousarray(
+        np.broadcast_to(canvas, (3, *canvas.shape[1:])).transpose(1, 2, 0)
+    )
 
 # %% ../nbs/3_images/01_images.ipynb #901d7adb
 @contextmanager
 def atomic_write(
     path: str | os.PathLike,  # the file to write; missing folders above it are made
-    mode: str = "wb",         # "wb" for bytes, "w" for text (UTF-8)
-) -> Iterator[IO]:            # an open file beside `path`, which takes its place when the block ends without an error
-    "Write a file wholly or not at all. OSError says in one sentence which file could not be written, and why."
+    mode: str = "wb",  # "wb" for bytes, "w" for text (UTF-8)
+    # an open file beside `path`, which takes its place when the block ends without an
+    # error
+) -> Iterator[IO]:
+    """Write a file wholly or not at all. OSError says in one sentence which file could
+    not be written, and why."""
     target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name[:50]}.{uuid.uuid4().hex[:12]}.part")
     try:
@@ -151,12 +243,18 @@ def atomic_write(
         os.replace(part, target)
     except OSError as problem:
         named = problem.filename  # another file's trouble is passed on as it is
-        if named is not None and str(named) != str(part) and not str(target).startswith(str(named)): raise
+        if (
+            named is not None
+            and str(named) != str(part)
+            and not str(target).startswith(str(named))
+        ):
+            raise
         failure = type(problem)(f"cannot write {path}: {problem.strerror or problem}")
         failure.errno = problem.errno
         raise failure from problem
     finally:
-        if part.exists(): part.unlink()
+        if part.exists():
+            part.unlink()
 
 # %% ../nbs/3_images/01_images.ipynb #c232746d
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -165,38 +263,48 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 def _format(path: str | os.PathLike, allowed: dict = _FORMATS) -> str:
     "Pillow's name for the format that the suffix of `path` stands for, or ValueError."
     suffix = Path(path).suffix.lower()
-    if suffix not in allowed: raise ValueError(f"path must end in {' or '.join(allowed)}, got {str(path)!r}")
+    if suffix not in allowed:
+        raise ValueError(f"path must end in {' or '.join(allowed)}, got {str(path)!r}")
     return allowed[suffix]
 
 
 def to_pil(planes: np.ndarray):
     "A Pillow picture, grey or RGB, of (C, H, W) uint8, C = 1 or 3."
     from PIL import Image
-    return Image.fromarray(np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)))
+
+    return Image.fromarray(
+        np.ascontiguousarray(
+            planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
+        )
+    )
 
 
 def _write(im, path: str | os.PathLike, format: str, **options) -> None:
     "Encode a Pillow picture in memory, then write it wholly or not at all."
     buffer = io.BytesIO()
     im.save(buffer, format, **options)
-    with atomic_write(path) as file: file.write(buffer.getvalue())
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
 
 # %% ../nbs/3_images/01_images.ipynb #b1fd194b
 def save_image(
-    x: Tensor,                # (C, H, W) float in [-1, 1], C = 1 or 3
+    x: Tensor,  # (C, H, W) float in [-1, 1], C = 1 or 3
     path: str | os.PathLike,  # ends in .png, .jpg, .jpeg or .webp
 ) -> None:
-    "Write one picture, pixel for pixel. ValueError for another shape or suffix; OSError if it cannot be written."
-    if x.ndim != 3: raise ValueError(f"x must have shape (C, H, W), got {tuple(x.shape)}")
+    """Write one picture, pixel for pixel. ValueError for another shape or suffix;
+    OSError if it cannot be written."""
+    if x.ndim != 3:
+        raise ValueError(f"x must have shape (C, H, W), got {tuple(x.shape)}")
     _check_pictures(x[None])
     _write(to_pil(to_uint8(x).cpu().numpy()), path, _format(path))
 
 # %% ../nbs/3_images/01_images.ipynb #2c190a8c
 def save_grid(
-    images: Tensor,            # (N, C, H, W) float in [-1, 1], C = 1 or 3
-    path: str | os.PathLike,   # ends in .png, .jpg, .jpeg or .webp
-    columns: int = 8,          # pictures in a row
-    scale: int | None = None,  # enlargement; None: the largest that keeps a picture within 64 pixels
+    images: Tensor,  # (N, C, H, W) float in [-1, 1], C = 1 or 3
+    path: str | os.PathLike,  # ends in .png, .jpg, .jpeg or .webp
+    columns: int = 8,  # pictures in a row
+    # enlargement; None: the largest that keeps a picture within 64 pixels
+    scale: int | None = None,
 ) -> None:
     "Write pictures side by side into one file, as `grid` lays them out."
     _write(to_pil(_tile(images, columns, scale)), path, _format(path))
@@ -205,41 +313,76 @@ def save_grid(
 def _gif_frame(images: Tensor, columns: int, scale: int | None):
     "One frame with a palette: 16 greys, or the 64 colours that suit it best."
     from PIL import Image
+
     im = to_pil(_tile(images, columns, scale, fill=32))
-    if im.mode == "RGB": return im.quantize(64, dither=Image.Dither.NONE)
+    if im.mode == "RGB":
+        return im.quantize(64, dither=Image.Dither.NONE)
     nearest = (np.arange(256) + 8) // 17  # of the 16 greys 0, 17, ..., 255
-    frame = Image.frombytes("P", im.size, nearest.astype(np.uint8)[np.asarray(im)].tobytes())
+    frame = Image.frombytes(
+        "P", im.size, nearest.astype(np.uint8)[np.asarray(im)].tobytes()
+    )
     frame.putpalette(bytes(np.repeat(np.arange(16) * 17, 3).tolist()))
     return frame
 
 # %% ../nbs/3_images/01_images.ipynb #5443deb4
 def save_gif(
-    frames: Iterable[Tensor],  # each (B, C, H, W) float, clamped to [-1, 1]; all of one shape
-    path: str | os.PathLike,   # ends in .gif
-    ms: int = 60,              # how long a frame stands, in milliseconds, >= 20; the format counts in tens
-    columns: int = 8,          # pictures in a row
-    scale: int | None = None,  # enlargement; None: the largest that keeps a picture within 32 pixels
-    hold: int = 1500,          # how long the last frame stands, in milliseconds, >= 20
+    # each (B, C, H, W) float, clamped to [-1, 1]; all of one shape
+    frames: Iterable[Tensor],
+    path: str | os.PathLike,  # ends in .gif
+    # how long a frame stands, in milliseconds, >= 20; the format counts in tens
+    ms: int = 60,
+    columns: int = 8,  # pictures in a row
+    # enlargement; None: the largest that keeps a picture within 32 pixels
+    scale: int | None = None,
+    hold: int = 1500,  # how long the last frame stands, in milliseconds, >= 20
 ) -> None:
-    "Write frames as a GIF that loops for ever. ValueError for no frames, unlike shapes or another suffix."
+    """Write frames as a GIF that loops for ever. ValueError for no frames, unlike
+    shapes or another suffix."""
     format = _format(path, {".gif": "GIF"})
-    if min(ms, hold) < 20: raise ValueError(f"ms and hold must be at least 20 (browsers slow down what is faster), got {ms} and {hold}")
+    if min(ms, hold) < 20:
+        raise ValueError(
+            (
+                "ms and hold must be at least 20 (browsers slow down what is faster), "
+                f"got {ms} and {hold}"
+            )
+        )
     first, *rest = [_gif_frame(images, columns, scale) for images in frames] or [None]
-    if first is None: raise ValueError("frames must hold at least one frame, got none")
-    if any(frame.size != first.size for frame in rest): raise ValueError("frames must all have one shape")
-    _write(first, path, format, save_all=True, append_images=rest, duration=[ms] * len(rest) + [hold], loop=0)
+    if first is None:
+        raise ValueError("frames must hold at least one frame, got none")
+    if any(frame.size != first.size for frame in rest):
+        raise ValueError("frames must all have one shape")
+    _write(
+        first,
+        path,
+        format,
+        save_all=True,
+        append_images=rest,
+        duration=[ms] * len(rest) + [hold],
+        loop=0,
+    )
 
 # %% ../nbs/3_images/01_images.ipynb #981a2b62
 def check_range(
-    x: Tensor,                                             # (...) float
-    data_range: tuple[float, float] | None = (-1.0, 1.0),  # smallest and largest value allowed; None allows all
-    name: str = "x0",                                      # what the message calls x
+    x: Tensor,  # (...) float
+    # smallest and largest value allowed; None allows all
+    data_range: tuple[float, float] | None = (-1.0, 1.0),
+    name: str = "x0",  # what the message calls x
 ) -> None:
-    "Refuse, with a ValueError that names the range found, what lies outside `data_range` by more than rounding."
-    if data_range is None: return
+    """Refuse, with a ValueError that names the range found, what lies outside
+    `data_range` by more than rounding."""
+    if data_range is None:
+        return
     low, high = data_range
-    if not x.is_floating_point(): raise ValueError(f"{name} must be a float tensor in [{low:g}, {high:g}], got {x.dtype}")
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name} must be a float tensor in [{low:g}, {high:g}], got {x.dtype}"
+        )
     least, most = (v.item() for v in x.detach().aminmax())
     slack = 1e-6 * (high - low)
     if not (low - slack <= least and most <= high + slack):  # true for NaN as well
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], but its values run from {least:g} to {most:g}")
+        raise ValueError(
+            (
+                f"{name} must lie in [{low:g}, {high:g}], but its values run from "
+                f"{least:g} to {most:g}"
+            )
+        )

@@ -20,15 +20,18 @@ from .schedule import NoiseSchedule, at_least_float32
 # %% ../nbs/2_sampling/02_ddim.ipynb #dc68dca4
 @dataclass(frozen=True)
 class DDIM:
-    "`x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z` with `σ = η √β̃` (DDIM eqs. 12 and 16). Raises ValueError for settings that are not allowed."
-    steps: int | None = 50                  # 1..T; None is all T
-    eta: float = 0.0                        # η in [0, 1]: 0 without noise, 1 is DDPM with σ² = β̃
-    spacing: Spacing = "trailing"           # as in time_steps, and so the next two
+    """`x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z` with `σ = η √β̃` (DDIM eqs. 12 and 16).
+    Raises ValueError for settings that are not allowed."""
+
+    steps: int | None = 50  # 1..T; None is all T
+    eta: float = 0.0  # η in [0, 1]: 0 without noise, 1 is DDPM with σ² = β̃
+    spacing: Spacing = "trailing"  # as in time_steps, and so the next two
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 
     def __post_init__(self):
-        if not 0 <= self.eta <= 1: raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
         check_spacing(self.steps, self.spacing, self.timesteps, self.quad_end)
 
     @property
@@ -38,46 +41,61 @@ class DDIM:
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides (t, s), from the noisiest to the last, which ends at 0."
-        return time_pairs(schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end)
+        return time_pairs(
+            schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end
+        )
 
     def step(
         self,
         schedule: NoiseSchedule,
-        x: Tensor,                    # (B, ...) x_t; not looked at, it is in `pred` already
-        pred: Prediction,             # what the network sees in it
-        t: int,                       # the time left, 1..T
-        s: int,                       # the time reached, 0..t-1
-        noise: Tensor | None = None,  # (B, ...) standard normal; not looked at where σ = 0
+        x: Tensor,  # (B, ...) x_t; not looked at, it is in `pred` already
+        pred: Prediction,  # what the network sees in it
+        t: int,  # the time left, 1..T
+        s: int,  # the time reached, 0..t-1
+        # (B, ...) standard normal; not looked at where σ = 0
+        noise: Tensor | None = None,
         previous: tuple[int, Prediction] | None = None,  # not used
-    ) -> Tensor:                      # (B, ...) x_s
+    ) -> Tensor:  # (B, ...) x_s
         "x_s (DDIM eq. 12)."
-        (alpha, beta), abar_s, abar_t = stride(schedule, s, t), schedule.at(s), schedule.at(t)
+        (alpha, beta), abar_s, abar_t = (
+            stride(schedule, s, t),
+            schedule.at(s),
+            schedule.at(t),
+        )
         var = self.eta**2 * beta * (1 - abar_s) / (1 - abar_t)
-        direction_var = (1 - abar_s) * (1 - self.eta**2 + self.eta**2 * alpha * (1 - abar_s) / (1 - abar_t))
+        direction_var = (1 - abar_s) * (
+            1 - self.eta**2 + self.eta**2 * alpha * (1 - abar_s) / (1 - abar_t)
+        )
         xs = abar_s.sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
         return xs if var == 0 else xs + var.sqrt() * noise
 
 # %% ../nbs/2_sampling/02_ddim.ipynb #76b3ce78
 @torch.no_grad()
 def ddim_encode(
-    model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
+    # model(x, t, y=None), put in evaluation mode by the caller
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    x0: Tensor,                               # (B, ...) clean data, images in [-1, 1]
-    steps: int | None = 50,                   # 1..T; None is all T. Decode with the same steps, spacing and timesteps
-    spacing: Spacing = "trailing",            # as in time_steps
-    timesteps: Sequence[int] | None = None,   # as in time_steps, strictly decreasing
+    x0: Tensor,  # (B, ...) clean data, images in [-1, 1]
+    # 1..T; None is all T. Decode with the same steps, spacing and timesteps
+    steps: int | None = 50,
+    spacing: Spacing = "trailing",  # as in time_steps
+    timesteps: Sequence[int] | None = None,  # as in time_steps, strictly decreasing
     *,
-    param: Parameterization = EPS,            # what the model predicts
-    clip: Clip | None = None,                 # as in sample_steps, clips x̂_0 but in the first stride; inexact, and None is right unless decoding clips
-    y: Tensor | None = None,                  # (B, ...) labels or contexts
-    quad_end: float = 1.0,                    # as in time_steps
-) -> Tensor:                                  # (B, ...) the x at the highest time, float32 or wider
-    "The x_T from which DDIM with η = 0 leads to x_0: DDIM eq. 13 from s up to t, asking the model at t. Raises ValueError for times that are not allowed."
+    param: Parameterization = EPS,  # what the model predicts
+    # as in sample_steps, clips x̂_0 but in the first stride; inexact, and None is right
+    # unless decoding clips
+    clip: Clip | None = None,
+    y: Tensor | None = None,  # (B, ...) labels or contexts
+    quad_end: float = 1.0,  # as in time_steps
+) -> Tensor:  # (B, ...) the x at the highest time, float32 or wider
+    """The x_T from which DDIM with η = 0 leads to x_0: DDIM eq. 13 from s up to t,
+    asking the model at t. Raises ValueError for times that are not allowed."""
     x = at_least_float32(x0)
     for t, s in reversed(time_pairs(schedule.T, steps, spacing, timesteps, quad_end)):
         abar_s, abar_t = schedule.at(s), schedule.at(t)
         eps = predict(model, schedule, x, t, param, None, y).eps
         pred = Prediction((x - (1 - abar_s).sqrt() * eps) / abar_s.sqrt(), eps)
-        if clip is not None and s: pred = clip_prediction(schedule, pred, x, s, clip)
+        if clip is not None and s:
+            pred = clip_prediction(schedule, pred, x, s, clip)
         x = abar_t.sqrt() * pred.x0 + (1 - abar_t).sqrt() * pred.eps
     return x

@@ -26,94 +26,128 @@ Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 
 
 def time_steps(
-    T: int,                                 # the schedule's number of steps
-    steps: int | None = None,               # S, how many to take, 1..T; None is all T
-    spacing: Spacing = "trailing",          # which of the T times to visit
-    timesteps: Sequence[int] | None = None, # the times themselves, strictly decreasing in 1..T, in place of steps and spacing
-    quad_end: float = 1.0,                  # for "quadratic": the share of T where the list starts; the DDIM paper has 0.8
-) -> list[int]:                             # S times, strictly decreasing, in 1..T
-    "The times at which the network is asked. One step alone starts at T. Raises ValueError for what is not allowed."
+    T: int,  # the schedule's number of steps
+    steps: int | None = None,  # S, how many to take, 1..T; None is all T
+    spacing: Spacing = "trailing",  # which of the T times to visit
+    # the times themselves, strictly decreasing in 1..T, in place of steps and spacing
+    timesteps: Sequence[int] | None = None,
+    # for "quadratic": the share of T where the list starts; the DDIM paper has 0.8
+    quad_end: float = 1.0,
+) -> list[int]:  # S times, strictly decreasing, in 1..T
+    """The times at which the network is asked. One step alone starts at T. Raises
+    ValueError for what is not allowed."""
     check_spacing(steps, spacing, timesteps, quad_end)
-    if timesteps is not None: return _given(T, timesteps)
+    if timesteps is not None:
+        return _given(T, timesteps)
     S = T if steps is None else operator.index(steps)
-    if S > T: raise ValueError(f"steps must be at most T = {T}, got {S}")
-    if S == 1: return [T]
-    up = {"trailing": lambda i: round(Fraction((i + 1) * T, S)),
-          "linspace": lambda i: 1 + round(Fraction(i * (T - 1), S - 1)),
-          "leading": lambda i: 1 + i * (T // S),
-          "quadratic": lambda i: 1 + int(quad_end * T * i**2 / (S - 1) ** 2)}[spacing]
+    if S > T:
+        raise ValueError(f"steps must be at most T = {T}, got {S}")
+    if S == 1:
+        return [T]
+    up = {
+        "trailing": lambda i: round(Fraction((i + 1) * T, S)),
+        "linspace": lambda i: 1 + round(Fraction(i * (T - 1), S - 1)),
+        "leading": lambda i: 1 + i * (T // S),
+        "quadratic": lambda i: 1 + int(quad_end * T * i**2 / (S - 1) ** 2),
+    }[spacing]
     return _distinct([up(i) for i in range(S)], T)[::-1]
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #e5edf8b8
 def time_pairs(
-    T: int,                                 # as in time_steps
+    T: int,  # as in time_steps
     steps: int | None = None,
     spacing: Spacing = "trailing",
     timesteps: Sequence[int] | None = None,
     quad_end: float = 1.0,
-) -> list[tuple[int, int]]:                 # [(t, s), ...], the last with s = 0
+) -> list[tuple[int, int]]:  # [(t, s), ...], the last with s = 0
     "The strides of a sampler: from each time to the next, and from the last to 0."
     down = time_steps(T, steps, spacing, timesteps, quad_end)
     return list(zip(down, [*down[1:], 0]))
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #bfc22aa6
 def _distinct(up: list[int], T: int) -> list[int]:
-    "Push non-decreasing times apart until each differs from its neighbour, within 1..T."
-    for i in range(1, len(up)): up[i] = max(up[i], up[i - 1] + 1)
+    """Push non-decreasing times apart until each differs from its neighbour, within
+    1..T."""
+    for i in range(1, len(up)):
+        up[i] = max(up[i], up[i - 1] + 1)
     return [min(t, T - (len(up) - 1 - i)) for i, t in enumerate(up)]
 
 
 def _given(T: int, timesteps: Sequence[int]) -> list[int]:
-    if timesteps[0] > T or timesteps[-1] < 1: raise ValueError(f"timesteps must lie in 1..{T}, got {list(timesteps)}")
+    if timesteps[0] > T or timesteps[-1] < 1:
+        raise ValueError(f"timesteps must lie in 1..{T}, got {list(timesteps)}")
     return [operator.index(t) for t in timesteps]
 
 
 def check_spacing(
-    steps: int | None,                # as in time_steps
+    steps: int | None,  # as in time_steps
     spacing: str,
     timesteps: Sequence[int] | None,
     quad_end: float,
 ) -> None:
-    "Raise ValueError for what is wrong whatever T is, so that a sampler refuses it when it is made."
+    """Raise ValueError for what is wrong whatever T is, so that a sampler refuses it
+    when it is made."""
     whole = lambda n: hasattr(n, "__index__")
-    if spacing not in get_args(Spacing): raise ValueError(f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
-    if steps is not None and not (whole(steps) and steps >= 1): raise ValueError(f"steps must be an integer >= 1, or None for all, got {steps!r}")
-    if not 0 < quad_end <= 1: raise ValueError(f"quad_end must lie in (0, 1], got {quad_end!r}")
-    if timesteps is None: return
-    if not len(timesteps) or not all(map(whole, timesteps)): raise ValueError(f"timesteps must be one or more integers, got {timesteps!r}")
-    if any(later >= t for t, later in zip(timesteps, timesteps[1:])): raise ValueError(f"timesteps must be strictly decreasing, got {list(timesteps)}")
+    if spacing not in get_args(Spacing):
+        raise ValueError(
+            f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}"
+        )
+    if steps is not None and not (whole(steps) and steps >= 1):
+        raise ValueError(
+            f"steps must be an integer >= 1, or None for all, got {steps!r}"
+        )
+    if not 0 < quad_end <= 1:
+        raise ValueError(f"quad_end must lie in (0, 1], got {quad_end!r}")
+    if timesteps is None:
+        return
+    if not len(timesteps) or not all(map(whole, timesteps)):
+        raise ValueError(f"timesteps must be one or more integers, got {timesteps!r}")
+    if any(later >= t for t, later in zip(timesteps, timesteps[1:])):
+        raise ValueError(
+            f"timesteps must be strictly decreasing, got {list(timesteps)}"
+        )
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #48566acf
 @dataclass(frozen=True)
 class DDPM:
-    "Ancestral sampling: x_s from `q(x_s | x_t, x̂_0)` (DDPM Algorithm 2). Raises ValueError for settings that are not allowed."
-    variance: Literal["posterior", "beta"] = "posterior"  # σ² = β̃, or σ² = β of the stride
-    steps: int | None = None                              # 1..T; None is all T
-    spacing: Spacing = "trailing"                         # as in time_steps, and so the next two
+    """Ancestral sampling: x_s from `q(x_s | x_t, x̂_0)` (DDPM Algorithm 2). Raises
+    ValueError for settings that are not allowed."""
+
+    # σ² = β̃, or σ² = β of the stride
+    variance: Literal["posterior", "beta"] = "posterior"
+    steps: int | None = None  # 1..T; None is all T
+    spacing: Spacing = "trailing"  # as in time_steps, and so the next two
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 
     def __post_init__(self):
-        if self.variance not in ("posterior", "beta"): raise ValueError(f"variance must be 'posterior' or 'beta', got {self.variance!r}")
+        if self.variance not in ("posterior", "beta"):
+            raise ValueError(
+                f"variance must be 'posterior' or 'beta', got {self.variance!r}"
+            )
         check_spacing(self.steps, self.spacing, self.timesteps, self.quad_end)
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides (t, s), from the noisiest to the last, which ends at 0."
-        return time_pairs(schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end)
+        return time_pairs(
+            schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end
+        )
 
     def step(
         self,
         schedule: NoiseSchedule,
-        x: Tensor,             # (B, ...) x_t
-        pred: Prediction,      # what the network sees in it
-        t: int,                # the time left, 1..T
-        s: int,                # the time reached, 0..t-1
+        x: Tensor,  # (B, ...) x_t
+        pred: Prediction,  # what the network sees in it
+        t: int,  # the time left, 1..T
+        s: int,  # the time reached, 0..t-1
         noise: Tensor | None,  # (B, ...) standard normal; not looked at where s = 0
-        previous: tuple[int, Prediction] | None = None,  # not used; solvers with a memory get (t, pred) of the step before
-    ) -> Tensor:               # (B, ...) x_s
+        # not used; solvers with a memory get (t, pred) of the step before
+        previous: tuple[int, Prediction] | None = None,
+    ) -> Tensor:  # (B, ...) x_s
         "`x_s = μ̃(x_t, x̂_0) + σ z` (DDPM eq. 7), and the mean alone where s = 0."
         post = q_posterior(schedule, pred.x0, x, t, s)
-        if s == 0: return post.mean
+        if s == 0:
+            return post.mean
         var = post.var if self.variance == "posterior" else stride(schedule, s, t)[1]
         return post.mean + var.sqrt() * noise
 
@@ -121,46 +155,58 @@ class DDPM:
 @dataclass(frozen=True, eq=False)
 class Step:
     "Where a sampler stands after one step."
-    t: int      # the time it left
-    s: int      # the time it reached
-    x: Tensor   # (B, ...) x_s, float32 or wider
+
+    t: int  # the time it left
+    s: int  # the time it reached
+    x: Tensor  # (B, ...) x_s, float32 or wider
     x0: Tensor  # (B, ...) the x̂_0 that led there
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #a7a38b85
 def predict(
-    model: Callable[..., Tensor],             # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
+    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    x: Tensor,                                # (B, ...) x_t
-    t: int,                                   # its time, 1..T
-    param: Parameterization = EPS,            # what the model predicts
-    clip: Clip | None = None,                 # as in clip_prediction: range of clean data, or a DynamicThreshold; None does not clip
-    y: Tensor | None = None,                  # (B, ...) labels or contexts; None: the model is called without
-) -> Prediction:                              # x̂_0 and ε̂, which together make x_t, clipped or not
+    x: Tensor,  # (B, ...) x_t
+    t: int,  # its time, 1..T
+    param: Parameterization = EPS,  # what the model predicts
+    # as in clip_prediction: range of clean data, or a DynamicThreshold; None does not
+    # clip
+    clip: Clip | None = None,
+    # (B, ...) labels or contexts; None: the model is called without
+    y: Tensor | None = None,
+) -> Prediction:  # x̂_0 and ε̂, which together make x_t, clipped or not
     "What the model sees in x_t."
     times = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-    pred = param.decode(schedule, model(x, times) if y is None else model(x, times, y), x, t)
+    pred = param.decode(
+        schedule, model(x, times) if y is None else model(x, times, y), x, t
+    )
     return pred if clip is None else clip_prediction(schedule, pred, x, t, clip)
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #dad25f3b
 def sample_steps(
-    model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
+    # model(x, t, y=None), put in evaluation mode by the caller
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    xT: Tensor,                               # (B, ...) where to start: standard normal noise
-    sampler=DDPM(),                           # DDPM, DDIM or any object with their `pairs` and `step`
+    xT: Tensor,  # (B, ...) where to start: standard normal noise
+    sampler=DDPM(),  # DDPM, DDIM or any object with their `pairs` and `step`
     *,
-    param: Parameterization = EPS,            # what the model predicts
-    clip: Clip | None = None,                 # clip x̂_0 to this range, (-1, 1) for images, or by a DynamicThreshold; None does not clip
-    y: Tensor | None = None,                  # (B, ...) labels or contexts
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one per image
-) -> Iterator[Step]:                          # one Step after each stride
-    "Walk from x_T to x_0 (DDPM Algorithm 2). Raises ValueError for ε-prediction where no signal is left, warns where there is hardly any and no `clip`."
+    param: Parameterization = EPS,  # what the model predicts
+    # clip x̂_0 to this range, (-1, 1) for images, or by a DynamicThreshold; None does
+    # not clip
+    clip: Clip | None = None,
+    y: Tensor | None = None,  # (B, ...) labels or contexts
+    # one for all, or one per image
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Iterator[Step]:  # one Step after each stride
+    """Walk from x_T to x_0 (DDPM Algorithm 2). Raises ValueError for ε-prediction where
+    no signal is left, warns where there is hardly any and no `clip`."""
     pairs = sampler.pairs(schedule)
     _check_signal(schedule, pairs[0][0], param, clip)
     return _walk(model, schedule, xT, sampler, pairs, param, clip, y, generator)
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #3be5343d
 def sample(
-    model: Callable[..., Tensor],             # all arguments as in sample_steps
+    model: Callable[..., Tensor],  # all arguments as in sample_steps
     schedule: NoiseSchedule,
     xT: Tensor,
     sampler=DDPM(),
@@ -169,26 +215,58 @@ def sample(
     clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
-) -> Tensor:                                  # (B, ...) x_0, float32 or wider
+) -> Tensor:  # (B, ...) x_0, float32 or wider
     "Where the walk of `sample_steps` ends."
-    for step in sample_steps(model, schedule, xT, sampler, param=param, clip=clip, y=y, generator=generator): pass
+    for step in sample_steps(
+        model, schedule, xT, sampler, param=param, clip=clip, y=y, generator=generator
+    ):
+        pass
     return step.x
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #d4ad5335
-def _walk(model, schedule, xT, sampler, pairs, param, clip, y, generator) -> Iterator[Step]:
-    x, previous, draws = at_least_float32(xT.detach()), None, getattr(sampler, "stochastic", True)
+def _walk(
+    model, schedule, xT, sampler, pairs, param, clip, y, generator
+) -> Iterator[Step]:
+    x, previous, draws = (
+        at_least_float32(xT.detach()),
+        None,
+        getattr(sampler, "stochastic", True),
+    )
     for t, s in pairs:
-        with torch.no_grad():  # closed before the yield: a generator would carry it into the caller's loop body
+        # closed before the yield: a generator would carry it into the caller's loop
+        # body
+        with torch.no_grad():
             pred = predict(model, schedule, x, t, param, clip, y)
-            noise = draw_noise(x.shape, generator, x.device, x.dtype) if draws and s else None
+            noise = (
+                draw_noise(x.shape, generator, x.device, x.dtype)
+                if draws and s
+                else None
+            )
             x = sampler.step(schedule, x, pred, t, s, noise, previous)
         previous = t, pred
         yield Step(t, s, x, pred.x0)
 
 
-def _check_signal(schedule: NoiseSchedule, t: int, param: Parameterization, clip: Clip | None) -> None:
-    "x̂_0 = (x_t − √(1−ᾱ_t) ε̂)/√ᾱ_t divides by 0 where SNR = 0, and magnifies every error of ε̂ where it is small."
+def _check_signal(
+    schedule: NoiseSchedule, t: int, param: Parameterization, clip: Clip | None
+) -> None:
+    """x̂_0 = (x_t − √(1−ᾱ_t) ε̂)/√ᾱ_t divides by 0 where SNR = 0, and magnifies every
+    error of ε̂ where it is small."""
     snr = schedule.snr[t].item()
-    if param != EPS or snr >= 1e-6: return
-    if snr == 0: raise ValueError(f"param must be X0 or V where SNR is 0, got EPS at t = {t}: noise alone does not tell x0")
-    if clip is None: warnings.warn(f"an error in eps is magnified {snr**-0.5:,.0f} times in x0 at t = {t}, where SNR is {snr:.1g}: pass clip=(-1, 1), or predict V or X0", stacklevel=3)
+    if param != EPS or snr >= 1e-6:
+        return
+    if snr == 0:
+        raise ValueError(
+            (
+                f"param must be X0 or V where SNR is 0, got EPS at t = {t}: noise "
+                "alone does not tell x0"
+            )
+        )
+    if clip is None:
+        warnings.warn(
+            (
+                f"an error in eps is magnified {snr**-0.5:,.0f} times in x0 at t = "
+                f"{t}, where SNR is {snr:.1g}: pass clip=(-1, 1), or predict V or X0"
+            ),
+            stacklevel=3,
+        )

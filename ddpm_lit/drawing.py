@@ -22,7 +22,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .data import ImageData, atomic_write, check_range, save_gif, save_grid, save_image, to_uint8
+from .data import ImageData, atomic_write, check_range, save_gif, save_grid
+from .data import save_image, to_uint8
 from .ddim import ddim_encode
 from .ddpm import Step, sample_steps
 from .editing import between, inpaint_steps, strips, trajectory
@@ -35,118 +36,215 @@ from .train import keyed_generator
 # %% ../nbs/6_using/01_generating.ipynb #3455504b
 def numbered_noise(
     run: Run,
-    numbers: Sequence[int],              # which images, B of them, each at least 0
-    seed: int = 0,                       # at least 0
+    numbers: Sequence[int],  # which images, B of them, each at least 0
+    seed: int = 0,  # at least 0
     device: torch.device | str = "cpu",  # where the noise is wanted
-) -> tuple[Tensor, list[torch.Generator]]:  # x_T (B, C, H, W), and the B generators, ready for the noise of the steps
+    # x_T (B, C, H, W), and the B generators, ready for the noise of the steps
+) -> tuple[Tensor, list[torch.Generator]]:
     "x_T of the images with these numbers, each from a generator of its own."
     config, own = run.model.config, [keyed_generator(seed, 3, i) for i in numbers]
-    return draw_noise((len(own), config.in_channels, config.image_size, config.image_size), own, device), own
+    return draw_noise(
+        (len(own), config.in_channels, config.image_size, config.image_size),
+        own,
+        device,
+    ), own
 
 # %% ../nbs/6_using/01_generating.ipynb #8aaacec3
-Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor | None  # classes 0..K-1, or contexts of D numbers each; None: not told
+# classes 0..K-1, or contexts of D numbers each; None: not told
+Labels = int | Sequence[int] | Sequence[Sequence[float]] | Tensor | None
 
 
 def check_labels(
     run: Run,
-    labels: Labels,           # one or more classes or contexts
-    guidance: float = 1.0,    # as in guided
-) -> tuple | None:            # the classes, or the contexts as tuples, to go through again and again
-    "ValueError for labels that the run does not know, for none where it needs one, and for guidance that it cannot give."
-    config, asked = run.model.config, None if labels is None else torch.as_tensor(labels).tolist()
-    if not math.isfinite(guidance): raise ValueError(f"guidance must be a finite number, got {guidance}")
-    if asked is None and guidance != 1: raise ValueError(f"guidance must be 1 where no labels are given, got {guidance:g}: there is nothing to guide to")
-    if asked is not None: asked = _known_contexts(config.context_dim, asked) if config.context_dim else _known(config.num_classes, asked)
-    needs = (config.num_classes or config.context_dim) and (asked is None or guidance != 1)
+    labels: Labels,  # one or more classes or contexts
+    guidance: float = 1.0,  # as in guided
+    # the classes, or the contexts as tuples, to go through again and again
+) -> tuple | None:
+    """ValueError for labels that the run does not know, for none where it needs one,
+    and for guidance that it cannot give."""
+    config, asked = (
+        run.model.config,
+        None if labels is None else torch.as_tensor(labels).tolist(),
+    )
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance must be a finite number, got {guidance}")
+    if asked is None and guidance != 1:
+        raise ValueError(
+            (
+                f"guidance must be 1 where no labels are given, got {guidance:g}: "
+                "there is nothing to guide to"
+            )
+        )
+    if asked is not None:
+        asked = (
+            _known_contexts(config.context_dim, asked)
+            if config.context_dim
+            else _known(config.num_classes, asked)
+        )
+    needs = (config.num_classes or config.context_dim) and (
+        asked is None or guidance != 1
+    )
     if needs and not run.config.get("train", {}).get("label_drop", 0) > 0:
-        if asked is None: raise ValueError("labels must be given for a model that was trained without dropping any (label_drop): it has not learned to draw without")
-        raise ValueError(f"guidance must be 1 for a model that was trained without dropping labels (label_drop), got {guidance:g}: it has not learned to draw without")
+        if asked is None:
+            raise ValueError(
+                (
+                    "labels must be given for a model that was trained without "
+                    "dropping any (label_drop): it has not learned to draw without"
+                )
+            )
+        raise ValueError(
+            (
+                "guidance must be 1 for a model that was trained without dropping "
+                f"labels (label_drop), got {guidance:g}: it has not learned to draw "
+                "without"
+            )
+        )
     return asked
 
 # %% ../nbs/6_using/01_generating.ipynb #24a84a8e
 def _known(classes: int | None, labels: Any) -> tuple[int, ...]:
     "The labels as ints, if there are any and the model knows them."
     labels = labels if isinstance(labels, list) else [labels]
-    if classes is None: raise ValueError(f"labels must be left out for a model trained without classes (num_classes, --num-classes), got {', '.join(map(str, labels))}")
-    if not len(labels): raise ValueError("labels must be one or more classes, got none")
+    if classes is None:
+        raise ValueError(
+            (
+                "labels must be left out for a model trained without classes "
+                f"(num_classes, --num-classes), got {', '.join(map(str, labels))}"
+            )
+        )
+    if not len(labels):
+        raise ValueError("labels must be one or more classes, got none")
     for label in labels:
-        if not (isinstance(label, int) and 0 <= label < classes): raise ValueError(f"labels must lie in 0..{classes - 1}, whole numbers, got {label}")
+        if not (isinstance(label, int) and 0 <= label < classes):
+            raise ValueError(
+                f"labels must lie in 0..{classes - 1}, whole numbers, got {label}"
+            )
     return tuple(labels)
 
 
 def _known_contexts(dim: int, contexts: Any) -> tuple[tuple[float, ...], ...]:
-    "The contexts as tuples of floats, if there are any and they have the length that the model knows."
-    rows = contexts if isinstance(contexts, list) and contexts and isinstance(contexts[0], list) else [contexts]
+    """The contexts as tuples of floats, if there are any and they have the length that
+    the model knows."""
+    rows = (
+        contexts
+        if isinstance(contexts, list) and contexts and isinstance(contexts[0], list)
+        else [contexts]
+    )
     for row in rows:
-        if not (isinstance(row, list) and len(row) == dim and all(math.isfinite(value) for value in row)): raise ValueError(f"labels must be contexts of {dim} finite numbers each, got {row}")
+        if not (
+            isinstance(row, list)
+            and len(row) == dim
+            and all(math.isfinite(value) for value in row)
+        ):
+            raise ValueError(
+                f"labels must be contexts of {dim} finite numbers each, got {row}"
+            )
     return tuple(tuple(map(float, row)) for row in rows)
 
 
-def _told(run: Run, labels: tuple | None, guidance: float, numbers: Sequence[int], device) -> Callable[..., Tensor]:
+def _told(
+    run: Run, labels: tuple | None, guidance: float, numbers: Sequence[int], device
+) -> Callable[..., Tensor]:
     "The model that knows what these images are to be."
-    model = run.model.to(device, memory_format=torch.channels_last)  # the layout that convolutions like
-    if labels is None: return model
-    return guided(model, torch.tensor([labels[i % len(labels)] for i in numbers]), guidance)
+    # the layout that convolutions like
+    model = run.model.to(device, memory_format=torch.channels_last)
+    if labels is None:
+        return model
+    return guided(
+        model, torch.tensor([labels[i % len(labels)] for i in numbers]), guidance
+    )
 
 
 def _parts(numbers: Sequence[int], batch: int) -> Iterator[Sequence[int]]:
-    return (numbers[i:i + batch] for i in range(0, len(numbers), batch))
+    return (numbers[i : i + batch] for i in range(0, len(numbers), batch))
 
 
 def _at_least(low: int, **values: int) -> None:
     for name, value in values.items():
-        if value < low: raise ValueError(f"{name} must be at least {low}, got {value}")
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
 Watch = Callable[[Iterator[Step]], Iterable[Step]]  # passes steps on
 
 
-def _walks(run, sampler, numbers, seed, batch, labels, guidance, device, watch) -> Iterator[tuple[Sequence[int], Iterable[Step]]]:
-    "Batch by batch, the numbers of the images and their steps. What is wrong is said at once, not at the first batch."
+def _walks(
+    run, sampler, numbers, seed, batch, labels, guidance, device, watch
+) -> Iterator[tuple[Sequence[int], Iterable[Step]]]:
+    """Batch by batch, the numbers of the images and their steps. What is wrong is said
+    at once, not at the first batch."""
     _at_least(1, batch=batch)
     labels = check_labels(run, labels, guidance)
     sampler.pairs(run.schedule)
+
     def walk(some):
         xT, own = numbered_noise(run, some, seed, device)
         model = _told(run, labels, guidance, some, device)
-        return some, watch(sample_steps(model, run.schedule, xT, sampler, param=run.param, clip=run.clip, generator=own))
+        return some, watch(
+            sample_steps(
+                model,
+                run.schedule,
+                xT,
+                sampler,
+                param=run.param,
+                clip=run.clip,
+                generator=own,
+            )
+        )
+
     return map(walk, _parts(numbers, batch))
 
 
 def _end(steps: Iterable[Step]) -> Tensor:
-    for step in steps: pass
+    for step in steps:
+        pass
     return step.x
 
 # %% ../nbs/6_using/01_generating.ipynb #cc852d43
 def draw(
-    run: Run,                            # the model and what comes with it
-    sampler: Any,                        # DDIM, DDPM, DPMSolver: how to walk from noise to image
-    n: int = 64,                         # number of images, at least 1
-    seed: int = 0,                       # image i depends on `seed` and i alone, and on its label
-    batch: int = 64,                     # images drawn at a time, at least 1
-    labels: Labels = None,  # image i is of the class, or has the context, labels[i mod their number]; None: not told
-    guidance: float = 1.0,               # as in guided: 1 is plainly conditional, above 1 exaggerates
+    run: Run,  # the model and what comes with it
+    sampler: Any,  # DDIM, DDPM, DPMSolver: how to walk from noise to image
+    n: int = 64,  # number of images, at least 1
+    seed: int = 0,  # image i depends on `seed` and i alone, and on its label
+    batch: int = 64,  # images drawn at a time, at least 1
+    # image i is of the class, or has the context, labels[i mod their number]; None: not
+    # told
+    labels: Labels = None,
+    # as in guided: 1 is plainly conditional, above 1 exaggerates
+    guidance: float = 1.0,
     device: torch.device | str = "cpu",  # where to compute
-    first: int = 0,                      # number of the first image, at least 0
-    watch: Watch = iter,                 # passes the steps of each batch on, for example to show how far they are
-) -> Iterator[Tensor]:                   # batches of images (<= batch, C, H, W)
-    "Draw images in batches, image i from a generator of its own. ValueError as in `check_labels`, or for numbers out of range."
+    first: int = 0,  # number of the first image, at least 0
+    # passes the steps of each batch on, for example to show how far they are
+    watch: Watch = iter,
+) -> Iterator[Tensor]:  # batches of images (<= batch, C, H, W)
+    """Draw images in batches, image i from a generator of its own. ValueError as in
+    `check_labels`, or for numbers out of range."""
     _at_least(1, n=n)
     _at_least(0, first=first)
-    walks = _walks(run, sampler, range(first, first + n), seed, batch, labels, guidance, device, watch)
+    walks = _walks(
+        run,
+        sampler,
+        range(first, first + n),
+        seed,
+        batch,
+        labels,
+        guidance,
+        device,
+        watch,
+    )
     return (_end(steps) for _, steps in walks)
 
 # %% ../nbs/6_using/01_generating.ipynb #203fca04
 def collect(
     batches: Iterable[Tensor],  # each (B, ...) float in [-1, 1]
-) -> Tensor:                    # (N, ...) uint8
+) -> Tensor:  # (N, ...) uint8
     "All batches as pixels, a byte each, on the CPU."
     return torch.cat([to_uint8(x).cpu() for x in batches])
 
 # %% ../nbs/6_using/01_generating.ipynb #dc8acf1b
 def floats(
     pixels: Tensor,  # (...) uint8
-) -> Tensor:         # (...) float32 in [-1, 1]
+) -> Tensor:  # (...) float32 in [-1, 1]
     "The way back from `collect`, for `save_grid` and its like."
     return pixels / 127.5 - 1
 
@@ -154,34 +252,48 @@ def floats(
 def fast(
     run: Run,
     precision: Literal["fp32", "bf16"] = "fp32",  # of the network alone
-    compile: bool = False,                        # by torch.compile, when it is first called
-) -> Run:                                         # shares the weights with `run`, if they are in fp32
-    "The run with a quicker network; the same run if neither is asked for. ValueError for another precision."
-    if precision not in ("fp32", "bf16"): raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
-    if precision == "fp32" and not compile: return run
-    model = copy.copy(run.model) if precision == "fp32" else _halved(copy.deepcopy(run.model))
-    if compile: model.compile()
+    compile: bool = False,  # by torch.compile, when it is first called
+) -> Run:  # shares the weights with `run`, if they are in fp32
+    """The run with a quicker network; the same run if neither is asked for. ValueError
+    for another precision."""
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
+    if precision == "fp32" and not compile:
+        return run
+    model = (
+        copy.copy(run.model)
+        if precision == "fp32"
+        else _halved(copy.deepcopy(run.model))
+    )
+    if compile:
+        model.compile()
     return replace(run, model=model)
 
 # %% ../nbs/6_using/01_generating.ipynb #b820dc6c
 def _halved(model: torch.nn.Module) -> torch.nn.Module:
     "Weights in bfloat16; what comes in is rounded, and what goes out is float32."
-    model.register_forward_pre_hook(lambda _, given: (given[0].to(torch.bfloat16), *given[1:]))
+    model.register_forward_pre_hook(
+        lambda _, given: (given[0].to(torch.bfloat16), *given[1:])
+    )
     model.register_forward_hook(lambda _, given, out: out.float())
     return model.to(torch.bfloat16)
 
 # %% ../nbs/6_using/01_generating.ipynb #bba6e644
 def sampling_settings(
     run: Run,
-    sampler: Any,                               # as in draw, and so the next three
+    sampler: Any,  # as in draw, and so the next three
     seed: int = 0,
     labels: Labels = None,
     guidance: float = 1.0,
-) -> dict:                                      # values that JSON knows
+) -> dict:  # values that JSON knows
     "All that decides image i."
     how = asdict(sampler) if is_dataclass(sampler) else {"settings": repr(sampler)}
     told = check_labels(run, labels, guidance)
-    facts = dict(format=1, model=fingerprint(run), sampler=type(sampler).__name__) | how | dict(seed=seed, labels=told, guidance=float(guidance))
+    facts = (
+        dict(format=1, model=fingerprint(run), sampler=type(sampler).__name__)
+        | how
+        | dict(seed=seed, labels=told, guidance=float(guidance))
+    )
     return json.loads(json.dumps(facts))
 
 # %% ../nbs/6_using/01_generating.ipynb #6367f7b4
@@ -190,17 +302,32 @@ def fingerprint(
 ) -> str:  # 16 hexadecimal digits
     "A checksum of the weights, the schedule, the parameterization and the clipping."
     digest = hashlib.sha256(repr((run.param.name, run.clip)).encode())
-    for name, x in [*sorted(run.model.state_dict().items()), ("alpha_bar", run.schedule.alpha_bar)]:
-        digest.update(name.encode() + x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, x in [
+        *sorted(run.model.state_dict().items()),
+        ("alpha_bar", run.schedule.alpha_bar),
+    ]:
+        digest.update(
+            name.encode()
+            + x.detach()
+            .cpu()
+            .contiguous()
+            .reshape(-1)
+            .view(torch.uint8)
+            .numpy()
+            .tobytes()
+        )
     return digest.hexdigest()[:16]
 
 # %% ../nbs/6_using/01_generating.ipynb #ac854f31
 def read_settings(
     folder: str | Path,
-) -> dict | None:  # None for a folder without, or with a sampling.json that cannot be read
+    # None for a folder without, or with a sampling.json that cannot be read
+) -> dict | None:
     "The settings that a folder was begun with."
-    try: there = json.loads((Path(folder) / "sampling.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError): return None
+    try:
+        there = json.loads((Path(folder) / "sampling.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
     return there if isinstance(there, dict) else None
 
 # %% ../nbs/6_using/01_generating.ipynb #b7bd71a1
@@ -211,78 +338,125 @@ def image_name(number: int) -> str:
 # %% ../nbs/6_using/01_generating.ipynb #9a8dca9e
 def missing(
     folder: str | Path,
-    n: int,        # how many images there are to be, numbers 0..n-1
-) -> list[int]:    # the numbers without a file
+    n: int,  # how many images there are to be, numbers 0..n-1
+) -> list[int]:  # the numbers without a file
     "What is left to draw."
-    there = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+    there = (
+        {path.name for path in Path(folder).iterdir()}
+        if Path(folder).is_dir()
+        else set()
+    )
     return [i for i in range(n) if image_name(i) not in there]
 
 # %% ../nbs/6_using/01_generating.ipynb #039ab85b
 def claim(
-    folder: str | Path,      # made if absent
-    settings: dict,          # as sampling_settings returns them
-    overwrite: bool = False, # whether numbered images of other settings may be removed
+    folder: str | Path,  # made if absent
+    settings: dict,  # as sampling_settings returns them
+    overwrite: bool = False,  # whether numbered images of other settings may be removed
 ) -> None:
-    "Make `folder` ready for images with these settings. ValueError names a setting that differs; OSError if it cannot be written."
+    """Make `folder` ready for images with these settings. ValueError names a setting
+    that differs; OSError if it cannot be written."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir(): raise ValueError(f"folder must be a folder, and {folder} is a file")
-    there = [path for path in folder.iterdir() if not _PARTS.fullmatch(path.name)] if folder.is_dir() else []
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder must be a folder, and {folder} is a file")
+    there = (
+        [path for path in folder.iterdir() if not _PARTS.fullmatch(path.name)]
+        if folder.is_dir()
+        else []
+    )
     same = read_settings(folder) == settings
-    if there and not (same or overwrite): _refuse(folder, settings)
-    if folder.is_dir(): _sweep(folder, _PARTS)
-    if there and not same: _sweep(folder, _IMAGES)
-    if not same: _write_settings(folder, settings)
+    if there and not (same or overwrite):
+        _refuse(folder, settings)
+    if folder.is_dir():
+        _sweep(folder, _PARTS)
+    if there and not same:
+        _sweep(folder, _IMAGES)
+    if not same:
+        _write_settings(folder, settings)
 
 # %% ../nbs/6_using/01_generating.ipynb #4b3396e2
 _IMAGES = re.compile(r"\d{5,}\.png")
-_PARTS = re.compile(r"\.(\d{5,}\.png|sampling\.json)\.[0-9a-f]{12}\.part")  # of a process that was killed
+# of a process that was killed
+_PARTS = re.compile(r"\.(\d{5,}\.png|sampling\.json)\.[0-9a-f]{12}\.part")
 
 
 def _sweep(folder: Path, names: re.Pattern) -> None:
     "Remove the files with such names."
     for path in folder.iterdir():
-        if names.fullmatch(path.name): path.unlink()
+        if names.fullmatch(path.name):
+            path.unlink()
 
 
 def _write_settings(folder: Path, settings: dict) -> None:
     existed = folder.exists()
     try:
-        with atomic_write(folder / "sampling.json", "w") as file: file.write(json.dumps(settings, indent=1) + "\n")
+        with atomic_write(folder / "sampling.json", "w") as file:
+            file.write(json.dumps(settings, indent=1) + "\n")
     except OSError:
-        if not existed and folder.is_dir(): folder.rmdir()
+        if not existed and folder.is_dir():
+            folder.rmdir()
         raise
 
 
 def _refuse(folder: Path, settings: dict) -> None:
     "Say which setting differs from those of the folder."
     again, there = "overwrite (--overwrite) draws all anew", read_settings(folder)
-    if there is None: raise ValueError(f"folder must be new, empty, or one that was begun so, and {folder} is none of these; {again}")
-    name = next(name for name in [*settings, *there] if there.get(name) != settings.get(name))
-    if name == "model": raise ValueError(f"the model must be the one that {folder} was begun with, and it is another; {again}")
-    raise ValueError(f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got {json.dumps(settings.get(name))}; {again}")
+    if there is None:
+        raise ValueError(
+            (
+                f"folder must be new, empty, or one that was begun so, and {folder} is "
+                f"none of these; {again}"
+            )
+        )
+    name = next(
+        name for name in [*settings, *there] if there.get(name) != settings.get(name)
+    )
+    if name == "model":
+        raise ValueError(
+            (
+                f"the model must be the one that {folder} was begun with, and it is "
+                f"another; {again}"
+            )
+        )
+    raise ValueError(
+        (
+            f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got "
+            f"{json.dumps(settings.get(name))}; {again}"
+        )
+    )
 
 # %% ../nbs/6_using/01_generating.ipynb #70a69077
 def draw_folder(
     run: Run,
-    sampler: Any,                        # as in draw
-    folder: str | Path,                  # new, empty, or begun with the same settings; for one process at a time
-    n: int = 64,                         # as in draw, and so the next five
+    sampler: Any,  # as in draw
+    # new, empty, or begun with the same settings; for one process at a time
+    folder: str | Path,
+    n: int = 64,  # as in draw, and so the next five
     seed: int = 0,
     batch: int = 64,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
-    overwrite: bool = False,             # whether numbered images of other settings may be removed
-    watch: Watch = iter,                 # as in draw
-) -> Iterator[Path]:                     # each new file, when it is whole
-    "Draw what is missing of 00000.png, 00001.png, ... ValueError as in `draw` and `claim`."
+    overwrite: bool = False,  # whether numbered images of other settings may be removed
+    watch: Watch = iter,  # as in draw
+) -> Iterator[Path]:  # each new file, when it is whole
+    """Draw what is missing of 00000.png, 00001.png, ... ValueError as in `draw` and
+    `claim`."""
     _at_least(1, n=n, batch=batch)
     claim(folder, sampling_settings(run, sampler, seed, labels, guidance), overwrite)
-    walks = _walks(run, sampler, missing(folder, n), seed, batch, labels, guidance, device, watch)
-    return (path for numbers, steps in walks for path in _save_all(_end(steps), folder, numbers))
+    walks = _walks(
+        run, sampler, missing(folder, n), seed, batch, labels, guidance, device, watch
+    )
+    return (
+        path
+        for numbers, steps in walks
+        for path in _save_all(_end(steps), folder, numbers)
+    )
 
 # %% ../nbs/6_using/01_generating.ipynb #8c93db08
-def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Iterator[Path]:
+def _save_all(
+    images: Tensor, folder: str | Path, numbers: Sequence[int]
+) -> Iterator[Path]:
     "One file per image."
     for image, number in zip(images, numbers):
         path = Path(folder) / image_name(number)
@@ -292,16 +466,18 @@ def _save_all(images: Tensor, folder: str | Path, numbers: Sequence[int]) -> Ite
 # %% ../nbs/6_using/01_generating.ipynb #517ca794
 def trajectories(
     run: Run,
-    sampler: Any,                        # as in draw, and so the next six
+    sampler: Any,  # as in draw, and so the next six
     n: int = 8,
     seed: int = 0,
     batch: int = 64,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
-    moments: int = 8,                    # how many moments to keep at most, at least 1; the last is the image
-    watch: Watch = iter,                 # as in draw
-) -> Iterator[Tensor]:                   # (<= batch, 2, moments, C, H, W): x_t and the x̂_0 that led there
+    # how many moments to keep at most, at least 1; the last is the image
+    moments: int = 8,
+    watch: Watch = iter,  # as in draw
+    # (<= batch, 2, moments, C, H, W): x_t and the x̂_0 that led there
+) -> Iterator[Tensor]:
     "Draw images and keep how they came to be. ValueError as in `draw`."
     _at_least(1, n=n, moments=moments)
     every = math.ceil(len(sampler.pairs(run.schedule)) / moments)
@@ -310,7 +486,8 @@ def trajectories(
 
 # %% ../nbs/6_using/01_generating.ipynb #0665bcaa
 def save_strips(
-    pixels: Tensor,    # (N, 2, moments, C, H, W) uint8, as `collect(trajectories(...))` has them
+    # (N, 2, moments, C, H, W) uint8, as `collect(trajectories(...))` has them
+    pixels: Tensor,
     path: str | Path,  # ends in .png, .jpg or .webp
 ) -> None:
     "A picture: for each image a strip of `x_t`, and below it a strip of `x̂_0`."
@@ -318,90 +495,140 @@ def save_strips(
 
 # %% ../nbs/6_using/01_generating.ipynb #e300a21a
 def save_film(
-    pixels: Tensor,    # (N, 2, moments, C, H, W) uint8
+    pixels: Tensor,  # (N, 2, moments, C, H, W) uint8
     path: str | Path,  # ends in .gif
     columns: int = 4,  # images in a row, each with its x̂_0 at its right
 ) -> None:
     "A film: one frame per moment, `x_t` and `x̂_0` side by side."
-    save_gif((floats(frame.flatten(0, 1)) for frame in pixels.unbind(2)), path, columns=2 * columns)
+    save_gif(
+        (floats(frame.flatten(0, 1)) for frame in pixels.unbind(2)),
+        path,
+        columns=2 * columns,
+    )
 
 # %% ../nbs/6_using/01_generating.ipynb #5e7721a4
 def film(
     run: Run,
-    sampler: Any,                        # as in draw, and so the next five
+    sampler: Any,  # as in draw, and so the next five
     n: int = 64,
     seed: int = 0,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
-    frames: int = 50,                    # about how many moments to keep, at least 1
-    watch: Watch = iter,                 # as in draw
-) -> list[Tensor]:                       # (n, C, H, W) each, in [-1, 1], on the CPU: x_T, some x_t, and the images
+    frames: int = 50,  # about how many moments to keep, at least 1
+    watch: Watch = iter,  # as in draw
+    # (n, C, H, W) each, in [-1, 1], on the CPU: x_T, some x_t, and the images
+) -> list[Tensor]:
     "One batch of images on their way, for `save_gif`. ValueError as in `draw`."
     _at_least(1, n=n, frames=frames)
     every = max(1, len(sampler.pairs(run.schedule)) // frames)
-    [(_, steps)] = _walks(run, sampler, range(n), seed, n, labels, guidance, device, watch)
+    [(_, steps)] = _walks(
+        run, sampler, range(n), seed, n, labels, guidance, device, watch
+    )
     kept = trajectory(steps, every)
-    return [x.clamp(-1, 1).cpu() for x in [numbered_noise(run, range(n), seed)[0], *(step.x for step in kept)]]
+    return [
+        x.clamp(-1, 1).cpu()
+        for x in [numbered_noise(run, range(n), seed)[0], *(step.x for step in kept)]
+    ]
 
 # %% ../nbs/6_using/01_generating.ipynb #b518e288
 def _moments(steps: Sequence[Step]) -> Tensor:
     "(B, 2, moments, ...) x and x̂_0."
-    return torch.stack([strips(steps, field).unflatten(0, (-1, len(steps))) for field in ("x", "x0")], 1).clamp(-1, 1)
+    return torch.stack(
+        [strips(steps, field).unflatten(0, (-1, len(steps))) for field in ("x", "x0")],
+        1,
+    ).clamp(-1, 1)
 
 # %% ../nbs/6_using/01_generating.ipynb #642df979
 def read_image(
     run: Run,
     path: str | Path,
 ) -> Tensor:  # (C, H, W) in [-1, 1]
-    "A picture file, in the run's colours. ValueError if it is no picture, or of another size."
+    """A picture file, in the run's colours. ValueError if it is no picture, or of
+    another size."""
     size = run.model.config.image_size
-    return ImageData(_picture(Path(path), size, run.model.config.in_channels)[None]).float()[0]
+    return ImageData(
+        _picture(Path(path), size, run.model.config.in_channels)[None]
+    ).float()[0]
 
 # %% ../nbs/6_using/01_generating.ipynb #3db5b655
 def read_mask(
     run: Run,
-    path: str | Path,  # white is to be filled in, black is kept; greys go to the nearer of the two
-) -> Tensor:           # (1, 1, H, W) bool, True where the image is kept
+    # white is to be filled in, black is kept; greys go to the nearer of the two
+    path: str | Path,
+) -> Tensor:  # (1, 1, H, W) bool, True where the image is kept
     "A mask file. ValueError if it is no picture, of another size, or all black."
     keep = _picture(Path(path), run.model.config.image_size, 1)[None] < 128
-    if keep.all(): raise ValueError(f"the mask {path} must be white where the image is to be filled in, and it is black everywhere")
+    if keep.all():
+        raise ValueError(
+            (
+                f"the mask {path} must be white where the image is to be filled in, "
+                "and it is black everywhere"
+            )
+        )
     return keep
 
 # %% ../nbs/6_using/01_generating.ipynb #e60ca59e
 def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
-    if not path.is_file(): raise ValueError(f"there is no picture {str(path)!r}")
+    if not path.is_file():
+        raise ValueError(f"there is no picture {str(path)!r}")
     pixels = read_picture(path, None, channels)
-    if pixels.shape[1:] != (size, size): raise ValueError(f"the picture {path} must have {size}x{size} pixels, as the images of the run, got {pixels.shape[2]}x{pixels.shape[1]}")
+    if pixels.shape[1:] != (size, size):
+        raise ValueError(
+            (
+                f"the picture {path} must have {size}x{size} pixels, as the images of "
+                f"the run, got {pixels.shape[2]}x{pixels.shape[1]}"
+            )
+        )
     return pixels
 
 
 def _check_images(run: Run, x0: Tensor) -> None:
     shape = (run.model.config.in_channels, *[run.model.config.image_size] * 2)
-    if x0.shape[1:] != shape: raise ValueError(f"x0 must have shape (B, {', '.join(map(str, shape))}), as the images of the run, got {tuple(x0.shape)}")
+    if x0.shape[1:] != shape:
+        raise ValueError(
+            (
+                f"x0 must have shape (B, {', '.join(map(str, shape))}), as the images "
+                f"of the run, got {tuple(x0.shape)}"
+            )
+        )
     check_range(x0)
 
 
 def _one(labels: tuple | None) -> tuple | None:
-    if labels is not None and len(labels) > 1: raise ValueError(f"labels must be one class or context here, the same for all images, got {len(labels)}")
+    if labels is not None and len(labels) > 1:
+        raise ValueError(
+            (
+                "labels must be one class or context here, the same for all images, "
+                f"got {len(labels)}"
+            )
+        )
     return labels
 
 
 def _check_quiet(sampler: Any) -> None:
-    if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got {sampler}: the way back to x_T is known only then")
+    if getattr(sampler, "stochastic", True):
+        raise ValueError(
+            (
+                "sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got "
+                f"{sampler}: the way back to x_T is known only then"
+            )
+        )
 
 # %% ../nbs/6_using/01_generating.ipynb #59be3b3b
 def noise_behind(
     run: Run,
-    sampler: Any,                        # one that draws no noise
-    image: int | Tensor,                 # the number of an image of this seed, or a picture (C, H, W) in [-1, 1]
+    sampler: Any,  # one that draws no noise
+    # the number of an image of this seed, or a picture (C, H, W) in [-1, 1]
+    image: int | Tensor,
     seed: int = 0,
     labels: Labels = None,  # the one class or context that it is walked back with
-    guidance: float = 1.0,               # as in guided
+    guidance: float = 1.0,  # as in guided
     device: torch.device | str = "cpu",  # where to compute
-) -> Tensor:                             # (1, C, H, W) x_T
-    "The x_T that leads to an image: as it was drawn, or by encoding. ValueError for a sampler with noise, or a picture that does not fit."
+) -> Tensor:  # (1, C, H, W) x_T
+    """The x_T that leads to an image: as it was drawn, or by encoding. ValueError for a
+    sampler with noise, or a picture that does not fit."""
     _check_quiet(sampler)
     if not isinstance(image, Tensor):
         _at_least(0, image=image)
@@ -409,80 +636,134 @@ def noise_behind(
     _check_images(run, image[None])
     model = _told(run, _one(check_labels(run, labels, guidance)), guidance, [0], device)
     times = [t for t, _ in sampler.pairs(run.schedule)]
-    return ddim_encode(model, run.schedule, image[None].to(device), timesteps=times, param=run.param, clip=run.clip)
+    return ddim_encode(
+        model,
+        run.schedule,
+        image[None].to(device),
+        timesteps=times,
+        param=run.param,
+        clip=run.clip,
+    )
 
 # %% ../nbs/6_using/01_generating.ipynb #5b32ffc6
 def interpolation(
     run: Run,
-    sampler: Any,                        # one that draws no noise
-    a: int | Tensor,                     # where to start: the number of an image of this seed, or a picture (C, H, W) in [-1, 1]
-    b: int | Tensor,                     # where to end
-    n: int = 8,                          # number of images, both ends included, at least 2
+    sampler: Any,  # one that draws no noise
+    # where to start: the number of an image of this seed, or a picture (C, H, W) in
+    # [-1, 1]
+    a: int | Tensor,
+    b: int | Tensor,  # where to end
+    n: int = 8,  # number of images, both ends included, at least 2
     seed: int = 0,
-    batch: int = 64,                     # images drawn at a time, at least 1
+    batch: int = 64,  # images drawn at a time, at least 1
     labels: Labels = None,  # the one class or context of all of them
-    guidance: float = 1.0,               # as in guided
+    guidance: float = 1.0,  # as in guided
     device: torch.device | str = "cpu",  # where to compute
-    watch: Watch = iter,                 # as in draw
-) -> Iterator[Tensor]:                   # batches of images (<= batch, C, H, W)
-    "Images on the way from a to b, by `slerp` of their x_T (DDIM section 5.3). ValueError as in `noise_behind`, or for numbers out of range."
+    watch: Watch = iter,  # as in draw
+) -> Iterator[Tensor]:  # batches of images (<= batch, C, H, W)
+    """Images on the way from a to b, by `slerp` of their x_T (DDIM section 5.3).
+    ValueError as in `noise_behind`, or for numbers out of range."""
     _at_least(2, n=n)
     _at_least(1, batch=batch)
-    xT = between(*(noise_behind(run, sampler, end, seed, labels, guidance, device) for end in (a, b)), torch.linspace(0, 1, n))
+    xT = between(
+        *(
+            noise_behind(run, sampler, end, seed, labels, guidance, device)
+            for end in (a, b)
+        ),
+        torch.linspace(0, 1, n),
+    )
     one = _one(check_labels(run, labels, guidance))
-    walk = lambda x: sample_steps(_told(run, one, guidance, range(len(x)), device), run.schedule, x, sampler, param=run.param, clip=run.clip)
+    walk = lambda x: sample_steps(
+        _told(run, one, guidance, range(len(x)), device),
+        run.schedule,
+        x,
+        sampler,
+        param=run.param,
+        clip=run.clip,
+    )
     return (_end(watch(walk(x))) for x in xT.split(batch))
 
 # %% ../nbs/6_using/01_generating.ipynb #b8bfccd1
 @dataclass(frozen=True, eq=False)
 class Encoded:
     "Pictures, where they come from, and what comes back."
-    x0: Tensor       # (B, C, H, W) the pictures
-    xT: Tensor       # (B, C, H, W) the noise that leads to them
+
+    x0: Tensor  # (B, C, H, W) the pictures
+    xT: Tensor  # (B, C, H, W) the noise that leads to them
     decoded: Tensor  # (B, C, H, W) what it leads to
-    error: Tensor    # (B,) float64 mean squared error of `decoded`, on a scale from 0 for black to 1 for white
+    # (B,) float64 mean squared error of `decoded`, on a scale from 0 for black to 1 for
+    # white
+    error: Tensor
 
 # %% ../nbs/6_using/01_generating.ipynb #812d22c5
 def encode_decode(
     run: Run,
-    sampler: Any,                        # one that draws no noise
-    x0: Tensor,                          # (B, C, H, W) pictures in [-1, 1]
+    sampler: Any,  # one that draws no noise
+    x0: Tensor,  # (B, C, H, W) pictures in [-1, 1]
     labels: Labels = None,  # as in draw
-    guidance: float = 1.0,               # as in guided
+    guidance: float = 1.0,  # as in guided
     device: torch.device | str = "cpu",  # where to compute
-    watch: Watch = iter,                 # passes the steps of the decoding on
+    watch: Watch = iter,  # passes the steps of the decoding on
 ) -> Encoded:
     "There and back again (DDIM section 5.4, Table 2). ValueError as in `noise_behind`."
     _check_quiet(sampler)
     _check_images(run, x0)
-    model = _told(run, check_labels(run, labels, guidance), guidance, range(len(x0)), device)
-    x0, times, options = x0.to(device), [t for t, _ in sampler.pairs(run.schedule)], dict(param=run.param, clip=run.clip)
+    model = _told(
+        run, check_labels(run, labels, guidance), guidance, range(len(x0)), device
+    )
+    x0, times, options = (
+        x0.to(device),
+        [t for t, _ in sampler.pairs(run.schedule)],
+        dict(param=run.param, clip=run.clip),
+    )
     xT = ddim_encode(model, run.schedule, x0, timesteps=times, **options)
     decoded = _end(watch(sample_steps(model, run.schedule, xT, sampler, **options)))
-    return Encoded(x0, xT, decoded, ((decoded.double() - x0.double()) / 2).square().flatten(1).mean(1).cpu())
+    return Encoded(
+        x0,
+        xT,
+        decoded,
+        ((decoded.double() - x0.double()) / 2).square().flatten(1).mean(1).cpu(),
+    )
 
 # %% ../nbs/6_using/01_generating.ipynb #d1df6a86
 def inpaintings(
     run: Run,
-    sampler: Any,                        # as in draw
-    x0: Tensor,                          # (C, H, W) the picture in [-1, 1]
-    mask: Tensor,                        # (1, 1, H, W) bool, True where it is kept
-    n: int = 8,                          # number of fillings; as in draw, and so the next five
+    sampler: Any,  # as in draw
+    x0: Tensor,  # (C, H, W) the picture in [-1, 1]
+    mask: Tensor,  # (1, 1, H, W) bool, True where it is kept
+    n: int = 8,  # number of fillings; as in draw, and so the next five
     seed: int = 0,
     batch: int = 64,
     labels: Labels = None,
     guidance: float = 1.0,
     device: torch.device | str = "cpu",
-    resamples: int = 10,                 # as in inpaint_steps: how often each block of strides is walked, at least 1
-    jump: int = 10,                      # how many strides make a block, at least 1
-    watch: Watch = iter,                 # as in draw
-) -> Iterator[Tensor]:                   # batches of images (<= batch, C, H, W)
-    "Fill in what the mask leaves out, n times (RePaint, Algorithm 1). ValueError as in `draw` and `inpaint_steps`."
+    # as in inpaint_steps: how often each block of strides is walked, at least 1
+    resamples: int = 10,
+    jump: int = 10,  # how many strides make a block, at least 1
+    watch: Watch = iter,  # as in draw
+) -> Iterator[Tensor]:  # batches of images (<= batch, C, H, W)
+    """Fill in what the mask leaves out, n times (RePaint, Algorithm 1). ValueError as
+    in `draw` and `inpaint_steps`."""
     _at_least(1, n=n, batch=batch)
     _check_images(run, x0[None])
-    labels, mask, options = check_labels(run, labels, guidance), mask.to(device), dict(resamples=resamples, jump=jump, param=run.param, clip=run.clip)
+    labels, mask, options = (
+        check_labels(run, labels, guidance),
+        mask.to(device),
+        dict(resamples=resamples, jump=jump, param=run.param, clip=run.clip),
+    )
+
     def walk(some):
         xT, own = numbered_noise(run, some, seed, device)
         known = x0.to(device).expand(len(some), *x0.shape)
-        return inpaint_steps(_told(run, labels, guidance, some, device), run.schedule, known, mask, xT, sampler, generator=own, **options)
+        return inpaint_steps(
+            _told(run, labels, guidance, some, device),
+            run.schedule,
+            known,
+            mask,
+            xT,
+            sampler,
+            generator=own,
+            **options,
+        )
+
     return (_end(watch(walk(some))) for some in _parts(range(n), batch))

@@ -18,29 +18,37 @@ from torch import Tensor
 from .ddim import DDIM, ddim_encode
 from .ddpm import DDPM, Step, sample, sample_steps
 from .forward import draw_noise, q_sample, stride
-from .prediction import EPS, Clip, DynamicThreshold, Parameterization, Prediction
+from .prediction import EPS, Clip, DynamicThreshold, Parameterization
+from .prediction import Prediction
 from .schedule import NoiseSchedule, at_least_float32, expand
 
 # %% ../nbs/2_sampling/05_editing.ipynb #38117dfe
 def trajectory(
     steps: Iterable[Step],  # what sample_steps or inpaint_steps yields
-    every: int = 1,         # keep one step in so many, >= 1; the last is always kept
-) -> list[Step]:            # in the order in which they were made
+    every: int = 1,  # keep one step in so many, >= 1; the last is always kept
+) -> list[Step]:  # in the order in which they were made
     "Some of the steps of a walk. Raises ValueError for `every` below 1."
-    if every < 1: raise ValueError(f"every must be at least 1, got {every}")
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
     kept, step = [], None
     for i, step in enumerate(steps, 1):
-        if i % every == 0: kept.append(step)
+        if i % every == 0:
+            kept.append(step)
     return kept if step is None or (kept and kept[-1] is step) else [*kept, step]
 
 # %% ../nbs/2_sampling/05_editing.ipynb #28d60cb2
 def strips(
     steps: Sequence[Step],  # n steps of a batch of B
-    field: str = "x",       # "x" for x_s, "x0" for the predicted x̂_0
-) -> Tensor:                # (B*n, ...) image by image, each with its n steps in order: a grid of B rows and n columns
-    "The steps of each image in a row. Raises ValueError for another field, or no steps."
-    if field not in ("x", "x0"): raise ValueError(f"field must be 'x' or 'x0', got {field!r}")
-    if not steps: raise ValueError("steps must hold at least one step, got none")
+    field: str = "x",  # "x" for x_s, "x0" for the predicted x̂_0
+    # (B*n, ...) image by image, each with its n steps in order: a grid of B rows and n
+    # columns
+) -> Tensor:
+    """The steps of each image in a row. Raises ValueError for another field, or no
+    steps."""
+    if field not in ("x", "x0"):
+        raise ValueError(f"field must be 'x' or 'x0', got {field!r}")
+    if not steps:
+        raise ValueError("steps must hold at least one step, got none")
     return torch.stack([getattr(step, field) for step in steps], 1).flatten(0, 1)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #2482e562
@@ -48,31 +56,35 @@ Mixing = Callable[[Tensor, Tensor, Any], Tensor]  # (a, b, w) -> their mixture
 
 
 def lerp(
-    a: Tensor,          # (B, ...)
-    b: Tensor,          # (B, ...) of the same shape
+    a: Tensor,  # (B, ...)
+    b: Tensor,  # (B, ...) of the same shape
     w: float | Tensor,  # one weight for all, or (B,); 0 is a, 1 is b
-) -> Tensor:            # (B, ...) float32 or wider
-    "(1 − w) a + w b: right for images, while noise loses variance. Raises ValueError for unlike shapes or w outside [0, 1]."
+) -> Tensor:  # (B, ...) float32 or wider
+    """(1 − w) a + w b: right for images, while noise loses variance. Raises ValueError
+    for unlike shapes or w outside [0, 1]."""
     a, b, w = _mixed(a, b, w)
     return (1 - w) * a + w * b
 
 # %% ../nbs/2_sampling/05_editing.ipynb #147e6bd0
 def mix(
-    a: Tensor,          # as in lerp
+    a: Tensor,  # as in lerp
     b: Tensor,
     w: float | Tensor,
 ) -> Tensor:
-    "√(1−w) a + √w b: keeps the variance of *independent* noises. Raises ValueError as `lerp` does."
+    """√(1−w) a + √w b: keeps the variance of *independent* noises. Raises ValueError as
+    `lerp` does."""
     a, b, w = _mixed(a, b, w)
     return (1 - w).sqrt() * a + w.sqrt() * b
 
 # %% ../nbs/2_sampling/05_editing.ipynb #c7135538
 def slerp(
-    a: Tensor,          # as in lerp
+    a: Tensor,  # as in lerp
     b: Tensor,
     w: float | Tensor,
 ) -> Tensor:
-    "sin((1−w)θ)/sin θ a + sin(wθ)/sin θ b, θ the angle between a and b, image by image (DDIM appendix D.5). Raises ValueError as `lerp` does, and for opposite or zero vectors."
+    """sin((1−w)θ)/sin θ a + sin(wθ)/sin θ b, θ the angle between a and b, image by
+    image (DDIM appendix D.5). Raises ValueError as `lerp` does, and for opposite or
+    zero vectors."""
     a, b, w = _mixed(a, b, w)
     turn = _angle(a, b) / math.pi
     factor = lambda share: share * torch.sinc(share * turn) / torch.sinc(turn)
@@ -81,81 +93,143 @@ def slerp(
 # %% ../nbs/2_sampling/05_editing.ipynb #2b62e27b
 def _mixed(a: Tensor, b: Tensor, w) -> tuple[Tensor, Tensor, Tensor]:
     "a and b in float32 or wider, and w ready to multiply them."
-    if a.shape != b.shape: raise ValueError(f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}")
+    if a.shape != b.shape:
+        raise ValueError(
+            f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}"
+        )
     w = torch.as_tensor(w, dtype=torch.float64)
-    if w.shape not in ((), a.shape[:1]): raise ValueError(f"w must be a number, or one for each of the {len(a)} images, got shape {tuple(w.shape)}")
-    if not ((w >= 0) & (w <= 1)).all(): raise ValueError(f"w must lie in [0, 1], got {w.tolist()}")
+    if w.shape not in ((), a.shape[:1]):
+        raise ValueError(
+            (
+                f"w must be a number, or one for each of the {len(a)} images, got "
+                f"shape {tuple(w.shape)}"
+            )
+        )
+    if not ((w >= 0) & (w <= 1)).all():
+        raise ValueError(f"w must lie in [0, 1], got {w.tolist()}")
     return at_least_float32(a), at_least_float32(b), expand(w, a)
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
     "(B, 1, ..., 1) the angle between a and b in [0, π), image by image."
-    a, b = (x / x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1)) for x in (a, b))
-    apart, along = (c.flatten(1).norm(dim=1).reshape(-1, *[1] * (a.ndim - 1)) for c in (a - b, a + b))
-    if not (along > 1e-6).all(): raise ValueError("a and b must not be zero or opposite to each other: no arc between them is the shortest")
+    a, b = (
+        x / x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1)) for x in (a, b)
+    )
+    apart, along = (
+        c.flatten(1).norm(dim=1).reshape(-1, *[1] * (a.ndim - 1))
+        for c in (a - b, a + b)
+    )
+    if not (along > 1e-6).all():
+        raise ValueError(
+            (
+                "a and b must not be zero or opposite to each other: no arc between "
+                "them is the shortest"
+            )
+        )
     return 2 * torch.atan2(apart, along)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #03abad8a
 def between(
-    a: Tensor,                           # (B, ...) where each row starts
-    b: Tensor,                           # (B, ...) where it ends
-    weights: Sequence[float] | Tensor,   # n weights in [0, 1], for example torch.linspace(0, 1, 9)
-    mixing: Mixing = slerp,              # slerp or mix for noises, lerp for images
-) -> Tensor:                             # (B*n, ...) pair by pair, each with its n mixtures in order
+    a: Tensor,  # (B, ...) where each row starts
+    b: Tensor,  # (B, ...) where it ends
+    # n weights in [0, 1], for example torch.linspace(0, 1, 9)
+    weights: Sequence[float] | Tensor,
+    mixing: Mixing = slerp,  # slerp or mix for noises, lerp for images
+) -> Tensor:  # (B*n, ...) pair by pair, each with its n mixtures in order
     "Mixtures of each a with its b. Raises ValueError as `mixing` does."
     w = torch.as_tensor(weights, dtype=torch.float64)
-    if a.shape != b.shape: raise ValueError(f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}")
-    if w.ndim != 1 or not len(w): raise ValueError(f"weights must be one or more numbers, got shape {tuple(w.shape)}")
-    return mixing(a.repeat_interleave(len(w), 0), b.repeat_interleave(len(w), 0), w.repeat(len(a)))
+    if a.shape != b.shape:
+        raise ValueError(
+            f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}"
+        )
+    if w.ndim != 1 or not len(w):
+        raise ValueError(
+            f"weights must be one or more numbers, got shape {tuple(w.shape)}"
+        )
+    return mixing(
+        a.repeat_interleave(len(w), 0), b.repeat_interleave(len(w), 0), w.repeat(len(a))
+    )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #f598b14b
 def grid_between(
-    corners: Tensor,         # (4, ...) upper left, upper right, lower left, lower right
-    rows: int,               # >= 2
-    columns: int,            # >= 2
+    corners: Tensor,  # (4, ...) upper left, upper right, lower left, lower right
+    rows: int,  # >= 2
+    columns: int,  # >= 2
     mixing: Mixing = slerp,  # as in between
-) -> Tensor:                 # (rows*columns, ...) row by row
-    "Down both sides first, then across. Raises ValueError for another number of corners, or fewer than two rows or columns."
-    if len(corners) != 4: raise ValueError(f"corners must be 4 images, got {len(corners)}")
-    if min(rows, columns) < 2: raise ValueError(f"rows and columns must be at least 2, got {rows} and {columns}")
-    left, right = (between(corners[i:i + 1], corners[i + 2:i + 3], torch.linspace(0, 1, rows), mixing) for i in (0, 1))
+) -> Tensor:  # (rows*columns, ...) row by row
+    """Down both sides first, then across. Raises ValueError for another number of
+    corners, or fewer than two rows or columns."""
+    if len(corners) != 4:
+        raise ValueError(f"corners must be 4 images, got {len(corners)}")
+    if min(rows, columns) < 2:
+        raise ValueError(
+            f"rows and columns must be at least 2, got {rows} and {columns}"
+        )
+    left, right = (
+        between(
+            corners[i : i + 1],
+            corners[i + 2 : i + 3],
+            torch.linspace(0, 1, rows),
+            mixing,
+        )
+        for i in (0, 1)
+    )
     return between(left, right, torch.linspace(0, 1, columns), mixing)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #595b51cd
 def interpolate(
-    model: Callable[..., Tensor],        # model(x, t), put in evaluation mode by the caller
+    model: Callable[..., Tensor],  # model(x, t), put in evaluation mode by the caller
     schedule: NoiseSchedule,
-    a: Tensor,                           # (B, ...) clean images in [-1, 1]
-    b: Tensor,                           # (B, ...)
-    weights: Sequence[float] | Tensor,   # n weights in [0, 1]
-    sampler=DDIM(50),                    # one that draws no noise
+    a: Tensor,  # (B, ...) clean images in [-1, 1]
+    b: Tensor,  # (B, ...)
+    weights: Sequence[float] | Tensor,  # n weights in [0, 1]
+    sampler=DDIM(50),  # one that draws no noise
     *,
-    mixing: Mixing = slerp,              # of the two x_T
-    param: Parameterization = EPS,       # what the model predicts
+    mixing: Mixing = slerp,  # of the two x_T
+    param: Parameterization = EPS,  # what the model predicts
     clip: Clip | None = None,  # as in sample_steps; clips on both ways
-) -> Tensor:                             # (B*n, ...) as between has them
-    "Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4). Raises ValueError for a sampler with noise: the ends would not come back."
-    if getattr(sampler, "stochastic", True): raise ValueError(f"sampler must draw no noise, as DDIM(eta=0), got {sampler}")
+) -> Tensor:  # (B*n, ...) as between has them
+    """Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4). Raises
+    ValueError for a sampler with noise: the ends would not come back."""
+    if getattr(sampler, "stochastic", True):
+        raise ValueError(f"sampler must draw no noise, as DDIM(eta=0), got {sampler}")
     times = [t for t, _ in sampler.pairs(schedule)]
-    a, b = (ddim_encode(model, schedule, _clean(x0, clip), timesteps=times, param=param, clip=clip) for x0 in (a, b))
-    return sample(model, schedule, between(a, b, weights, mixing), sampler, param=param, clip=clip)
+    a, b = (
+        ddim_encode(
+            model, schedule, _clean(x0, clip), timesteps=times, param=param, clip=clip
+        )
+        for x0 in (a, b)
+    )
+    return sample(
+        model, schedule, between(a, b, weights, mixing), sampler, param=param, clip=clip
+    )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #03ed797a
 def _clean(x0: Tensor, clip: Clip | None) -> Tensor:
-    "x0 itself, if it lies in the range of clean data that `clip` says, where one is given."
-    if clip is None or not x0.numel(): return x0
+    """x0 itself, if it lies in the range of clean data that `clip` says, where one is
+    given."""
+    if clip is None or not x0.numel():
+        return x0
     low, high = (-1.0, 1.0) if isinstance(clip, DynamicThreshold) else clip
     if not (low - 1e-6 <= x0.min() and x0.max() <= high + 1e-6):
-        raise ValueError(f"x0 must lie in {low:g}..{high:g}, the range of clip, but its values run from {x0.min().item():g} to {x0.max().item():g}")
+        raise ValueError(
+            (
+                f"x0 must lie in {low:g}..{high:g}, the range of clip, but its values "
+                f"run from {x0.min().item():g} to {x0.max().item():g}"
+            )
+        )
     return x0
 
 # %% ../nbs/2_sampling/05_editing.ipynb #198f3c66
 @dataclass(frozen=True)
 class Part:
-    "The part of a sampler's walk from time `start` down to `end`; itself a sampler. Raises ValueError for times that are not allowed."
-    sampler: Any              # DDPM, DDIM or any object with their `pairs` and `step`
-    start: int | None = None  # 1..T, the time of the image that is handed over; None: where the sampler starts
-    end: int = 0              # 0..start-1, the time of the image that comes back
+    """The part of a sampler's walk from time `start` down to `end`; itself a sampler.
+    Raises ValueError for times that are not allowed."""
+
+    sampler: Any  # DDPM, DDIM or any object with their `pairs` and `step`
+    # 1..T, the time of the image that is handed over; None: where the sampler starts
+    start: int | None = None
+    end: int = 0  # 0..start-1, the time of the image that comes back
 
     @property
     def stochastic(self) -> bool:
@@ -166,141 +240,256 @@ class Part:
         "(start, s), ..., (t, end): the sampler's own times in between."
         times = [t for t, _ in self.sampler.pairs(schedule)]
         start = times[0] if self.start is None else self.start
-        if not 1 <= start <= schedule.T: raise ValueError(f"start must lie in 1..{schedule.T}, got {start}")
-        if not 0 <= self.end < start: raise ValueError(f"end must lie in 0..{start - 1}, below start = {start}, got {self.end}")
+        if not 1 <= start <= schedule.T:
+            raise ValueError(f"start must lie in 1..{schedule.T}, got {start}")
+        if not 0 <= self.end < start:
+            raise ValueError(
+                f"end must lie in 0..{start - 1}, below start = {start}, got {self.end}"
+            )
         down = [start, *(t for t in times if self.end < t < start), self.end]
         return list(zip(down, down[1:]))
 
-    def step(self, schedule: NoiseSchedule, x: Tensor, pred: Prediction, t: int, s: int, noise: Tensor | None = None,
-             previous: tuple[int, Prediction] | None = None) -> Tensor:
+    def step(
+        self,
+        schedule: NoiseSchedule,
+        x: Tensor,
+        pred: Prediction,
+        t: int,
+        s: int,
+        noise: Tensor | None = None,
+        previous: tuple[int, Prediction] | None = None,
+    ) -> Tensor:
         "The sampler's own step."
         return self.sampler.step(schedule, x, pred, t, s, noise, previous)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #657f5737
 def image_to_image(
-    model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
+    # model(x, t, y=None), put in evaluation mode by the caller
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    x0: Tensor,                               # (B, ...) clean data, images in [-1, 1]
-    t: int,                                   # how far up, 1..T: the larger, the less is kept
-    eps: Tensor,                              # (B, ...) standard normal noise
-    sampler=DDPM(),                           # any; its strides below t are taken
+    x0: Tensor,  # (B, ...) clean data, images in [-1, 1]
+    t: int,  # how far up, 1..T: the larger, the less is kept
+    eps: Tensor,  # (B, ...) standard normal noise
+    sampler=DDPM(),  # any; its strides below t are taken
     *,
-    param: Parameterization = EPS,            # as in sample_steps, and so the next three
+    param: Parameterization = EPS,  # as in sample_steps, and so the next three
     clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
-) -> Tensor:                                  # (B, ...) a variation of x_0, float32 or wider
-    "Noise to x_t (DDPM eq. 4), then walk down from t. Raises ValueError for t outside 1..T, or x0 outside `clip`."
+) -> Tensor:  # (B, ...) a variation of x_0, float32 or wider
+    """Noise to x_t (DDPM eq. 4), then walk down from t. Raises ValueError for t outside
+    1..T, or x0 outside `clip`."""
     xt = q_sample(schedule, _clean(x0, clip), t, eps)
-    return sample(model, schedule, xt, Part(sampler, start=t), param=param, clip=clip, y=y, generator=generator)
+    return sample(
+        model,
+        schedule,
+        xt,
+        Part(sampler, start=t),
+        param=param,
+        clip=clip,
+        y=y,
+        generator=generator,
+    )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #b36d3ebd
 def interpolate_at(
-    model: Callable[..., Tensor],             # model(x, t), put in evaluation mode by the caller
+    model: Callable[..., Tensor],  # model(x, t), put in evaluation mode by the caller
     schedule: NoiseSchedule,
-    a: Tensor,                                # (B, ...) clean images in [-1, 1]
-    b: Tensor,                                # (B, ...)
-    weights: Sequence[float] | Tensor,        # n weights in [0, 1]
-    t: int,                                   # where they are mixed, 1..T: the larger, the freer
-    eps_a: Tensor,                            # (B, ...) standard normal noise for a
-    eps_b: Tensor | None = None,              # the same for b; None: the noise of a
-    sampler=DDPM(),                           # any; its strides below t are taken
+    a: Tensor,  # (B, ...) clean images in [-1, 1]
+    b: Tensor,  # (B, ...)
+    weights: Sequence[float] | Tensor,  # n weights in [0, 1]
+    t: int,  # where they are mixed, 1..T: the larger, the freer
+    eps_a: Tensor,  # (B, ...) standard normal noise for a
+    eps_b: Tensor | None = None,  # the same for b; None: the noise of a
+    sampler=DDPM(),  # any; its strides below t are taken
     *,
-    mixing: Mixing = slerp,                   # of the noises; lerp is the mixture of the DDPM paper
-    param: Parameterization = EPS,            # as in sample_steps, and so the next two
+    mixing: Mixing = slerp,  # of the noises; lerp is the mixture of the DDPM paper
+    param: Parameterization = EPS,  # as in sample_steps, and so the next two
     clip: Clip | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each of the B*n images
-) -> Tensor:                                  # (B*n, ...) as between has them
-    "Mix images and noises, noise to t, walk down (DDPM figure 8). Raises ValueError as `image_to_image` does."
+    # one for all, or one for each of the B*n images
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Tensor:  # (B*n, ...) as between has them
+    """Mix images and noises, noise to t, walk down (DDPM figure 8). Raises ValueError
+    as `image_to_image` does."""
     x0 = between(_clean(a, clip), _clean(b, clip), weights, lerp)
     eps = between(eps_a, eps_a if eps_b is None else eps_b, weights, mixing)
-    return image_to_image(model, schedule, x0, t, eps, sampler, param=param, clip=clip, generator=generator)
+    return image_to_image(
+        model,
+        schedule,
+        x0,
+        t,
+        eps,
+        sampler,
+        param=param,
+        clip=clip,
+        generator=generator,
+    )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #6468fc82
 def shared(
-    model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
+    # model(x, t, y=None), put in evaluation mode by the caller
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    xT: Tensor,                               # (B, ...) where to start: standard normal noise
-    n: int,                                   # how many samples from each
-    t: int,                                   # the time of the last x in common, 1..T
-    sampler=DDPM(),                           # one that draws noise: without, all n are alike
+    xT: Tensor,  # (B, ...) where to start: standard normal noise
+    n: int,  # how many samples from each
+    t: int,  # the time of the last x in common, 1..T
+    sampler=DDPM(),  # one that draws noise: without, all n are alike
     *,
-    param: Parameterization = EPS,            # as in sample_steps, and so the next two
+    param: Parameterization = EPS,  # as in sample_steps, and so the next two
     clip: Clip | None = None,
-    y: Tensor | None = None,                  # (B, ...)
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each of the B*n; the first of each n serves the common part
-) -> Tensor:                                  # (B*n, ...) the n of each start in a row
-    "The way down to t in common, then apart (DDPM figure 7). Raises ValueError for t above the walk's first time, or n below 1."
+    y: Tensor | None = None,  # (B, ...)
+    # one for all, or one for each of the B*n; the first of each n serves the common
+    # part
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Tensor:  # (B*n, ...) the n of each start in a row
+    """The way down to t in common, then apart (DDPM figure 7). Raises ValueError for t
+    above the walk's first time, or n below 1."""
     first = sampler.pairs(schedule)[0][0]
-    if n < 1: raise ValueError(f"n must be at least 1, got {n}")
-    if not 1 <= t <= first: raise ValueError(f"t must lie in 1..{first}, where the walk starts, got {t}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if not 1 <= t <= first:
+        raise ValueError(f"t must lie in 1..{first}, where the walk starts, got {t}")
     together = generator[::n] if isinstance(generator, Sequence) else generator
-    if t < first: xT = sample(model, schedule, xT, Part(sampler, end=t), param=param, clip=clip, y=y, generator=together)
+    if t < first:
+        xT = sample(
+            model,
+            schedule,
+            xT,
+            Part(sampler, end=t),
+            param=param,
+            clip=clip,
+            y=y,
+            generator=together,
+        )
     apart = y if y is None else y.repeat_interleave(n, 0)
-    return sample(model, schedule, xT.repeat_interleave(n, 0), Part(sampler, start=t), param=param, clip=clip, y=apart, generator=generator)
+    return sample(
+        model,
+        schedule,
+        xT.repeat_interleave(n, 0),
+        Part(sampler, start=t),
+        param=param,
+        clip=clip,
+        y=apart,
+        generator=generator,
+    )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #a6626818
 @dataclass(frozen=True, eq=False)
 class Keep:
-    "A sampler that puts the known pixels of x_0 in, noised to s, after each step (RePaint eq. 8). Raises ValueError for a mask that does not fit."
-    sampler: Any   # DDPM, DDIM or any object with their `pairs` and `step`
-    x0: Tensor     # (B, ...) clean images in [-1, 1]; what the mask leaves out is not looked at
-    mask: Tensor   # bool, True where x0 is kept: of x0's shape, or with sizes 1, as (1, 1, H, W)
+    """A sampler that puts the known pixels of x_0 in, noised to s, after each step
+    (RePaint eq. 8). Raises ValueError for a mask that does not fit."""
+
+    sampler: Any  # DDPM, DDIM or any object with their `pairs` and `step`
+    # (B, ...) clean images in [-1, 1]; what the mask leaves out is not looked at
+    x0: Tensor
+    # bool, True where x0 is kept: of x0's shape, or with sizes 1, as (1, 1, H, W)
+    mask: Tensor
     stochastic = True
 
     def __post_init__(self):
-        if self.mask.dtype != torch.bool: raise ValueError(f"mask must be bool, True where the image is kept, got {self.mask.dtype}")
-        fits = self.mask.ndim == self.x0.ndim and all(m in (1, n) for m, n in zip(self.mask.shape, self.x0.shape))
-        if not fits: raise ValueError(f"mask must have the shape of x0, {tuple(self.x0.shape)}, or sizes 1 in places, got {tuple(self.mask.shape)}")
+        if self.mask.dtype != torch.bool:
+            raise ValueError(
+                (
+                    "mask must be bool, True where the image is kept, got "
+                    f"{self.mask.dtype}"
+                )
+            )
+        fits = self.mask.ndim == self.x0.ndim and all(
+            m in (1, n) for m, n in zip(self.mask.shape, self.x0.shape)
+        )
+        if not fits:
+            raise ValueError(
+                (
+                    f"mask must have the shape of x0, {tuple(self.x0.shape)}, or sizes "
+                    f"1 in places, got {tuple(self.mask.shape)}"
+                )
+            )
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides of the sampler."
         return self.sampler.pairs(schedule)
 
-    def step(self, schedule: NoiseSchedule, x: Tensor, pred: Prediction, t: int, s: int, noise: Tensor | None = None,
-             previous: tuple[int, Prediction] | None = None) -> Tensor:
-        "The sampler's own step in the unknown region, q(x_s | x_0) in the known one; x_0 itself at s = 0."
-        known = at_least_float32(self.x0) if s == 0 else q_sample(schedule, self.x0, s, noise)
-        return torch.where(self.mask, known, self.sampler.step(schedule, x, pred, t, s, noise, previous))
+    def step(
+        self,
+        schedule: NoiseSchedule,
+        x: Tensor,
+        pred: Prediction,
+        t: int,
+        s: int,
+        noise: Tensor | None = None,
+        previous: tuple[int, Prediction] | None = None,
+    ) -> Tensor:
+        """The sampler's own step in the unknown region, q(x_s | x_0) in the known one;
+        x_0 itself at s = 0."""
+        known = (
+            at_least_float32(self.x0)
+            if s == 0
+            else q_sample(schedule, self.x0, s, noise)
+        )
+        return torch.where(
+            self.mask,
+            known,
+            self.sampler.step(schedule, x, pred, t, s, noise, previous),
+        )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #ceed153d
 def noise_up(
     schedule: NoiseSchedule,
-    xs: Tensor,   # (B, ...) x_s, at time s
-    s: int,       # 0..t-1
-    t: int,       # 1..T
+    xs: Tensor,  # (B, ...) x_s, at time s
+    s: int,  # 0..t-1
+    t: int,  # 1..T
     eps: Tensor,  # (B, ...) standard normal noise, independent of x_s
-) -> Tensor:      # (B, ...) x_t, float32 or wider
-    "x_t = √α x_s + √β ε with the α and β of the stride: q(x_t | x_s) (DDPM eq. 2). Raises ValueError unless 0 <= s < t <= T."
+) -> Tensor:  # (B, ...) x_t, float32 or wider
+    """x_t = √α x_s + √β ε with the α and β of the stride: q(x_t | x_s) (DDPM eq. 2).
+    Raises ValueError unless 0 <= s < t <= T."""
     alpha, beta = stride(schedule, s, t)
     return alpha.sqrt() * at_least_float32(xs) + beta.sqrt() * at_least_float32(eps)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #23c8daac
 def inpaint_steps(
-    model: Callable[..., Tensor],             # model(x, t, y=None), put in evaluation mode by the caller
+    # model(x, t, y=None), put in evaluation mode by the caller
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    x0: Tensor,                               # (B, ...) clean images in [-1, 1]; what the mask leaves out is not looked at
-    mask: Tensor,                             # bool, True where x0 is kept: of x0's shape, or with sizes 1, as (1, 1, H, W)
-    xT: Tensor,                               # (B, ...) where to start: standard normal noise
-    sampler=DDPM(steps=250),                  # any
+    # (B, ...) clean images in [-1, 1]; what the mask leaves out is not looked at
+    x0: Tensor,
+    # bool, True where x0 is kept: of x0's shape, or with sizes 1, as (1, 1, H, W)
+    mask: Tensor,
+    xT: Tensor,  # (B, ...) where to start: standard normal noise
+    sampler=DDPM(steps=250),  # any
     *,
-    resamples: int = 10,                      # how often each block is walked, >= 1; 1 is replacement alone
-    jump: int = 10,                           # how many strides make a block, >= 1
-    param: Parameterization = EPS,            # as in sample_steps, and so the next three
+    resamples: int = 10,  # how often each block is walked, >= 1; 1 is replacement alone
+    jump: int = 10,  # how many strides make a block, >= 1
+    param: Parameterization = EPS,  # as in sample_steps, and so the next three
     clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
-) -> Iterator[Step]:                          # one Step after each stride down
-    "Fill what the mask leaves out (RePaint, Algorithm 1). Raises ValueError for a mask that does not fit, or numbers below 1."
-    if min(resamples, jump) < 1: raise ValueError(f"resamples and jump must be at least 1, got {resamples} and {jump}")
+) -> Iterator[Step]:  # one Step after each stride down
+    """Fill what the mask leaves out (RePaint, Algorithm 1). Raises ValueError for a
+    mask that does not fit, or numbers below 1."""
+    if min(resamples, jump) < 1:
+        raise ValueError(
+            f"resamples and jump must be at least 1, got {resamples} and {jump}"
+        )
     keep, pairs = Keep(sampler, x0, mask), sampler.pairs(schedule)
     _clean(x0[mask.expand_as(x0)], clip)
-    blocks = [(block[0][0], block[-1][1]) for block in (pairs[i:i + jump] for i in range(0, len(pairs), jump))]
-    return _resample(blocks, resamples, keep, xT, model, schedule, generator, dict(param=param, clip=clip, y=y))
+    blocks = [
+        (block[0][0], block[-1][1])
+        for block in (pairs[i : i + jump] for i in range(0, len(pairs), jump))
+    ]
+    return _resample(
+        blocks,
+        resamples,
+        keep,
+        xT,
+        model,
+        schedule,
+        generator,
+        dict(param=param, clip=clip, y=y),
+    )
 
 # %% ../nbs/2_sampling/05_editing.ipynb #d0f8c67a
 def inpaint(
-    model: Callable[..., Tensor],             # all arguments as in inpaint_steps
+    model: Callable[..., Tensor],  # all arguments as in inpaint_steps
     schedule: NoiseSchedule,
     x0: Tensor,
     mask: Tensor,
@@ -313,15 +502,38 @@ def inpaint(
     clip: Clip | None = None,
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
-) -> Tensor:                                  # (B, ...) float32 or wider
-    "Where the walk of `inpaint_steps` ends: x_0 where the mask is True, and a filling elsewhere."
-    for step in inpaint_steps(model, schedule, x0, mask, xT, sampler, resamples=resamples, jump=jump, param=param, clip=clip, y=y, generator=generator): pass
+) -> Tensor:  # (B, ...) float32 or wider
+    """Where the walk of `inpaint_steps` ends: x_0 where the mask is True, and a filling
+    elsewhere."""
+    for step in inpaint_steps(
+        model,
+        schedule,
+        x0,
+        mask,
+        xT,
+        sampler,
+        resamples=resamples,
+        jump=jump,
+        param=param,
+        clip=clip,
+        y=y,
+        generator=generator,
+    ):
+        pass
     return step.x
 
 # %% ../nbs/2_sampling/05_editing.ipynb #c11b9ba2
-def _resample(blocks, resamples, keep, x, model, schedule, generator, options) -> Iterator[Step]:
+def _resample(
+    blocks, resamples, keep, x, model, schedule, generator, options
+) -> Iterator[Step]:
     for t, s in blocks:
         for again in range(resamples):
-            if again: x = noise_up(schedule, x, s, t, draw_noise(x.shape, generator, x.device, x.dtype))
-            for step in sample_steps(model, schedule, x, Part(keep, t, s), generator=generator, **options): yield step
+            if again:
+                x = noise_up(
+                    schedule, x, s, t, draw_noise(x.shape, generator, x.device, x.dtype)
+                )
+            for step in sample_steps(
+                model, schedule, x, Part(keep, t, s), generator=generator, **options
+            ):
+                yield step
             x = step.x

@@ -21,33 +21,48 @@ from .schedule import NoiseSchedule, at_least_float32
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #0d742296
 def _check_variance(variance: str) -> None:
-    if variance not in ("posterior", "beta"): raise ValueError(f"variance must be 'posterior' or 'beta', got {variance!r}")
+    if variance not in ("posterior", "beta"):
+        raise ValueError(f"variance must be 'posterior' or 'beta', got {variance!r}")
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #4cd41442
 def vlb_weight(
     schedule: NoiseSchedule,
-    t: int | Tensor,                # (B,) int64 or int, 1..T
+    t: int | Tensor,  # (B,) int64 or int, 1..T
     param: Parameterization = EPS,  # the loss that will be weighted
-    variance: str = "posterior",    # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
-) -> Tensor:                        # (B,) or () float64, nats per dimension and unit of the loss
-    "c_0²/2σ_t² for x_0: the weight of the squared error in L_{t−1} (DDPM eq. 12), for t = 1 in L_0 as a density. ValueError for ε at ᾱ_t = 0, or another `variance`."
+    # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
+    variance: str = "posterior",
+) -> Tensor:  # (B,) or () float64, nats per dimension and unit of the loss
+    """c_0²/2σ_t² for x_0: the weight of the squared error in L_{t−1} (DDPM eq. 12), for
+    t = 1 in L_0 as a density. ValueError for ε at ᾱ_t = 0, or another `variance`."""
     _check_variance(variance)
     _, beta = stride(schedule, t - 1, t)
     abar_s, abar_t = schedule.at(t - 1), schedule.at(t)
-    share = torch.where(abar_s < 1, (1 - abar_s) / (1 - abar_t), 1.0) if variance == "posterior" else 1.0  # σ_t²/β_t
+    # σ_t²/β_t
+    share = (
+        torch.where(abar_s < 1, (1 - abar_s) / (1 - abar_t), 1.0)
+        if variance == "posterior"
+        else 1.0
+    )
     signal, noise = abar_t.sqrt(), (1 - abar_t).sqrt()
     a, b = param.mix(signal, noise)
     det = signal * b - noise * a
-    if det.device.type == "cpu" and (det == 0).any(): raise ValueError(f"a loss of {param.name} has an infinite weight where alpha_bar is 0; choose another t or parameterization")
+    if det.device.type == "cpu" and (det == 0).any():
+        raise ValueError(
+            (
+                f"a loss of {param.name} has an infinite weight where alpha_bar is 0; "
+                "choose another t or parameterization"
+            )
+        )
     return abar_s * beta / (2 * share * (1 - abar_t) * det**2)
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #39a06809
 def decoder_log_prob(
-    p: Gaussian,        # of x0's shape; var > 0
-    x0: Tensor,         # (B, ...) values -1 + 2k/(levels-1), k = 0..levels-1
+    p: Gaussian,  # of x0's shape; var > 0
+    x0: Tensor,  # (B, ...) values -1 + 2k/(levels-1), k = 0..levels-1
     levels: int = 256,  # how many values a pixel can have, >= 2
-) -> Tensor:            # (B, ...) log-probability in nats, <= 0
-    "log of the Gaussian's mass in the bin around x_0 (DDPM eq. 13). Raises ValueError for x0 that is none of the values."
+) -> Tensor:  # (B, ...) log-probability in nats, <= 0
+    """log of the Gaussian's mass in the bin around x_0 (DDPM eq. 13). Raises ValueError
+    for x0 that is none of the values."""
     _check_levels(x0, levels)
     half, std = 1 / (levels - 1), p.var.sqrt()
     low = torch.where(x0 < -1 + half, -math.inf, (x0 - half - p.mean) / std)
@@ -59,28 +74,48 @@ def decoder_log_prob(
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #58ab2710
 def _check_levels(x0: Tensor, levels: int) -> None:
-    "Refuse x0 outside [-1, 1], or more than a hundredth of a level away from the nearest."
-    if not isinstance(levels, int) or levels < 2: raise ValueError(f"levels must be an integer >= 2, or None for a density, got {levels!r}")
-    if not ((x0 >= -1) & (x0 <= 1)).all(): raise ValueError(f"x0 must lie in [-1, 1], got values from {x0.min().item():g} to {x0.max().item():g}")
+    """Refuse x0 outside [-1, 1], or more than a hundredth of a level away from the
+    nearest."""
+    if not isinstance(levels, int) or levels < 2:
+        raise ValueError(
+            f"levels must be an integer >= 2, or None for a density, got {levels!r}"
+        )
+    if not ((x0 >= -1) & (x0 <= 1)).all():
+        raise ValueError(
+            (
+                f"x0 must lie in [-1, 1], got values from {x0.min().item():g} to "
+                f"{x0.max().item():g}"
+            )
+        )
     level = (at_least_float32(x0) + 1) * ((levels - 1) / 2)
     off = (level - level.round()).abs()
-    if (off > 0.01).any(): raise ValueError(f"x0 must have values -1 + 2k/{levels - 1} for levels={levels}, got {x0.flatten()[off.argmax()].item():g}, between k = {level.flatten()[off.argmax()].floor().item():.0f} and the next")
+    if (off > 0.01).any():
+        raise ValueError(
+            (
+                f"x0 must have values -1 + 2k/{levels - 1} for levels={levels}, got "
+                f"{x0.flatten()[off.argmax()].item():g}, between k = "
+                f"{level.flatten()[off.argmax()].floor().item():.0f} and the next"
+            )
+        )
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #23030a66
 @dataclass(frozen=True, eq=False)
 class VLBTerms:
     "The parts of the variational bound, in bits per dimension (DDPM eq. 5)."
-    prior: Tensor           # (B,) L_T
-    kl: Tensor              # (B, T-1) L_{t-1} for t = 2..T: kl[:, 0] belongs to t = 2
+
+    prior: Tensor  # (B,) L_T
+    kl: Tensor  # (B, T-1) L_{t-1} for t = 2..T: kl[:, 0] belongs to t = 2
     reconstruction: Tensor  # (B,) L_0
 
     @property
     def total(self) -> Tensor:
-        "(B,) L_T + Σ L_{t−1} + L_0: an estimate of the bound, which is at least −log p_θ(x_0)."
+        """(B,) L_T + Σ L_{t−1} + L_0: an estimate of the bound, which is at least −log
+        p_θ(x_0)."""
         return self.prior + self.kl.sum(1) + self.reconstruction
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #ac80331f
-def _bits_per_dim(nats: Tensor) -> Tensor: return nats.flatten(1).mean(1) / math.log(2)
+def _bits_per_dim(nats: Tensor) -> Tensor:
+    return nats.flatten(1).mean(1) / math.log(2)
 
 
 def _guess(model, schedule, xt, t, param, y, clip) -> Tensor:
@@ -94,37 +129,59 @@ def _guess(model, schedule, xt, t, param, y, clip) -> Tensor:
 def _prior(schedule, x0) -> Tensor:
     "KL(q(x_T | x_0) ‖ N(0, I))."
     abar_T = schedule.alpha_bar[-1]
-    return gaussian_kl(Gaussian(abar_T.sqrt() * x0, 1 - abar_T), Gaussian(torch.zeros_like(x0), torch.ones_like(abar_T)))
+    return gaussian_kl(
+        Gaussian(abar_T.sqrt() * x0, 1 - abar_T),
+        Gaussian(torch.zeros_like(x0), torch.ones_like(abar_T)),
+    )
 
 
 def _step_kl(schedule, error, t, variance) -> Tensor:
-    "KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)) for error = x_0 − x̂_0; both means contain the same multiple of x_t, so it is left out."
+    """KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)) for error = x_0 − x̂_0; both means
+    contain the same multiple of x_t, so it is left out."""
     q = q_posterior(schedule, error, torch.zeros_like(error), t)
-    return gaussian_kl(q, Gaussian(torch.zeros_like(error), q.var if variance == "posterior" else stride(schedule, t - 1, t)[1]))
+    return gaussian_kl(
+        q,
+        Gaussian(
+            torch.zeros_like(error),
+            q.var if variance == "posterior" else stride(schedule, t - 1, t)[1],
+        ),
+    )
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #632fe63a
 @torch.no_grad()
 def vlb_terms(
-    model: Callable[..., Tensor],    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
+    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    x0: Tensor,                      # (B, ...) clean data: one of the values -1 + 2k/(levels-1), unless levels is None
+    # (B, ...) clean data: one of the values -1 + 2k/(levels-1), unless levels is None
+    x0: Tensor,
     *,
-    param: Parameterization = EPS,   # what the model predicts
-    variance: str = "posterior",     # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
-    y: Tensor | None = None,         # (B, ...) labels or contexts; None: the model is called without
-    levels: int | None = 256,        # how many values a pixel can have (DDPM eq. 13); None: data with a density
-    clip: tuple[float, float] | None = None,  # range to which x̂_0 is clamped, as the sampler does it
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,  # for the noise, drawn afresh for each t
-) -> VLBTerms:                       # bits per dimension, float32 or wider
-    "One draw of every term of the variational bound, with T calls of the model (DDPM eqs. 5, 8 and 13). Raises ValueError for x0 off the levels or another `variance`."
+    param: Parameterization = EPS,  # what the model predicts
+    # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
+    variance: str = "posterior",
+    # (B, ...) labels or contexts; None: the model is called without
+    y: Tensor | None = None,
+    # how many values a pixel can have (DDPM eq. 13); None: data with a density
+    levels: int | None = 256,
+    # range to which x̂_0 is clamped, as the sampler does it
+    clip: tuple[float, float] | None = None,
+    # for the noise, drawn afresh for each t
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> VLBTerms:  # bits per dimension, float32 or wider
+    """One draw of every term of the variational bound, with T calls of the model (DDPM
+    eqs. 5, 8 and 13). Raises ValueError for x0 off the levels or another `variance`."""
     _check_variance(variance)
-    if levels is not None: _check_levels(x0, levels)
+    if levels is not None:
+        _check_levels(x0, levels)
     x0 = at_least_float32(x0)
     kl = x0.new_empty(len(x0), schedule.T - 1)
     for t in range(schedule.T, 0, -1):
-        xt = q_sample(schedule, x0, t, draw_noise(x0.shape, generator, x0.device, x0.dtype))
+        xt = q_sample(
+            schedule, x0, t, draw_noise(x0.shape, generator, x0.device, x0.dtype)
+        )
         guess = _guess(model, schedule, xt, t, param, y, clip)
-        if t > 1: kl[:, t - 2] = _bits_per_dim(_step_kl(schedule, x0 - guess, t, variance))
+        if t > 1:
+            kl[:, t - 2] = _bits_per_dim(_step_kl(schedule, x0 - guess, t, variance))
     last = Gaussian(guess, schedule.beta[1])
     log_p = last.log_prob(x0) if levels is None else decoder_log_prob(last, x0, levels)
     return VLBTerms(_bits_per_dim(_prior(schedule, x0)), kl, _bits_per_dim(-log_p))

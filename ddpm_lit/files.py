@@ -29,12 +29,15 @@ from .data import ImageData, check_conditions, checksum
 
 # %% ../nbs/3_images/02_image_files.ipynb #64b7d24b
 def _convert(im, channels: int):
-    "A Pillow picture as 8-bit grey (channels=1) or RGB (3): upright, 16 bits scaled to 8, transparency laid on white."
+    """A Pillow picture as 8-bit grey (channels=1) or RGB (3): upright, 16 bits scaled
+    to 8, transparency laid on white."""
     from PIL import Image, ImageOps
+
     im = ImageOps.exif_transpose(im)
     if im.mode.startswith("I"):
         deep = np.asarray(im).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535: raise ValueError("its integers do not fit in 16 bits")
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError("its integers do not fit in 16 bits")
         im = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     if im.has_transparency_data:
         im = im.convert("RGBA")
@@ -43,13 +46,21 @@ def _convert(im, channels: int):
 
 # %% ../nbs/3_images/02_image_files.ipynb #70a36059
 def _square(im, size: int | None, share: Fraction | None = None):
-    "The middle square, resized to `size`, antialiased. Its side is `share` of the width, or the shorter side (None; then size None leaves the picture as it is)."
+    """The middle square, resized to `size`, antialiased. Its side is `share` of the
+    width, or the shorter side (None; then size None leaves the picture as it is)."""
     from PIL import Image
-    if share is None and (size is None or im.size == (size, size)): return im
+
+    if share is None and (size is None or im.size == (size, size)):
+        return im
     side = min(im.size) if share is None else float(min(share * im.width, im.height))
-    left, top = ((length - side) // 2 if share is None else (length - side) / 2 for length in im.size)
+    left, top = (
+        (length - side) // 2 if share is None else (length - side) / 2
+        for length in im.size
+    )
     box = left, top, min(left + side, im.width), min(top + side, im.height)
-    return im.resize((size or max(1, round(side)),) * 2, Image.Resampling.BICUBIC, box=box)
+    return im.resize(
+        (size or max(1, round(side)),) * 2, Image.Resampling.BICUBIC, box=box
+    )
 
 
 def _planes(im) -> np.ndarray:
@@ -58,7 +69,9 @@ def _planes(im) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def fit_picture(im, size: int | None, channels: int, share: Fraction | None = None) -> np.ndarray:
+def fit_picture(
+    im, size: int | None, channels: int, share: Fraction | None = None
+) -> np.ndarray:
     "(C, H, W) uint8 of a Pillow picture: converted, cropped and resized as above."
     return _planes(_square(_convert(im, channels), size, share))
 
@@ -67,25 +80,42 @@ _PIL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def why(problem: Exception) -> str:
-    "What went wrong, in the exception's own words, without a path that a message around it names already."
-    return str(getattr(problem, "strerror", None) or problem or "") or type(problem).__name__
+    """What went wrong, in the exception's own words, without a path that a message
+    around it names already."""
+    return (
+        str(getattr(problem, "strerror", None) or problem or "")
+        or type(problem).__name__
+    )
 
 
 @contextmanager
 def _opened(file):
-    "Pillow's picture of a path or of an open file, which is closed at the end: its header is read, its pixels are not yet. ValueError says in a few words what is wrong with either."
+    """Pillow's picture of a path or of an open file, which is closed at the end: its
+    header is read, its pixels are not yet. ValueError says in a few words what is wrong
+    with either."""
     from PIL import Image
-    bomb = f"it has more than the {Image.MAX_IMAGE_PIXELS} pixels that Pillow takes for safe (PIL.Image.MAX_IMAGE_PIXELS)"
+
+    bomb = (
+        f"it has more than the {Image.MAX_IMAGE_PIXELS} pixels that Pillow takes for "
+        "safe (PIL.Image.MAX_IMAGE_PIXELS)"
+    )
     try:
         with Image.open(file, formats=_PIL_FORMATS) as im:
-            if Image.MAX_IMAGE_PIXELS and prod(im.size) > Image.MAX_IMAGE_PIXELS: raise ValueError(bomb)
-            if im.mode == "F": raise ValueError("floating-point pixels have no known range")
+            if Image.MAX_IMAGE_PIXELS and prod(im.size) > Image.MAX_IMAGE_PIXELS:
+                raise ValueError(bomb)
+            if im.mode == "F":
+                raise ValueError("floating-point pixels have no known range")
             yield im
-    except Image.DecompressionBombError: raise ValueError(bomb) from None
-    except Image.UnidentifiedImageError: raise ValueError("its format is not known, or it is empty") from None
-    except Exception as problem: raise ValueError(why(problem)) from problem  # the decoders raise a dozen kinds
+    except Image.DecompressionBombError:
+        raise ValueError(bomb) from None
+    except Image.UnidentifiedImageError:
+        raise ValueError("its format is not known, or it is empty") from None
+    # the decoders raise a dozen kinds
+    except Exception as problem:
+        raise ValueError(why(problem)) from problem
     finally:
-        if not isinstance(file, Path): file.close()
+        if not isinstance(file, Path):
+            file.close()
 
 
 @contextmanager
@@ -96,16 +126,32 @@ def _quiet() -> Iterator[None]:
         yield
 
 # %% ../nbs/3_images/02_image_files.ipynb #36397cb5
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SUFFIXES = (
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
 def _wanted(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(_SUFFIXES) and not any(
+        part.startswith((".", "__MACOSX")) for part in name.split("/")
+    )
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
     "The name of every file below `folder`; links to folders are not followed."
-    def refuse(problem): raise ValueError(f"{problem.filename} cannot be read: {problem.strerror}")
+
+    def refuse(problem):
+        raise ValueError(f"{problem.filename} cannot be read: {problem.strerror}")
+
     for here, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(here).relative_to(folder)
@@ -116,60 +162,107 @@ LARGEST = 2**28  # bytes of one picture's file
 
 
 @lru_cache(maxsize=4)
-def _open_zip(path: Path, process: int, time: int, size: int) -> zipfile.ZipFile: return zipfile.ZipFile(path)
+def _open_zip(path: Path, process: int, time: int, size: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def _zip(path: Path) -> zipfile.ZipFile:
     "The zip at `path`, opened once in each process. ValueError if it is none."
-    try: return _open_zip(path, os.getpid(), (now := path.stat()).st_mtime_ns, now.st_size)
+    try:
+        return _open_zip(
+            path, os.getpid(), (now := path.stat()).st_mtime_ns, now.st_size
+        )
     except Exception as problem:  # a damaged directory raises half a dozen kinds
-        raise ValueError(f"{path} is damaged or not a zip file: {why(problem)}") from problem
+        raise ValueError(
+            f"{path} is damaged or not a zip file: {why(problem)}"
+        ) from problem
 
 
 def _leads_out(name: str) -> bool:
-    return name.startswith("/") or name[1:2] == ":" or "\\" in name or "\0" in name or ".." in name.split("/")
+    return (
+        name.startswith("/")
+        or name[1:2] == ":"
+        or "\\" in name
+        or "\0" in name
+        or ".." in name.split("/")
+    )
 
 
 def _in_zip(path: Path) -> Iterator[str]:
-    "The name of every member. ValueError if it is encrypted, there twice, or leads out of the zip."
+    """The name of every member. ValueError if it is encrypted, there twice, or leads
+    out of the zip."""
     seen = set()
     for member in _zip(path).infolist():
         name = member.orig_filename
-        if _leads_out(name): raise ValueError(f"{path} has a member {name!r}: names with a backslash, or that lead out of the zip, are refused; pack the folder again")
-        if member.flag_bits & 1: raise ValueError(f"{path} is encrypted (its member {name!r}): unpack it with its password and give the folder")
-        if name in seen: raise ValueError(f"{path} has two members {name!r}: pack the folder again")
+        if _leads_out(name):
+            raise ValueError(
+                (
+                    f"{path} has a member {name!r}: names with a backslash, or that "
+                    "lead out of the zip, are refused; pack the folder again"
+                )
+            )
+        if member.flag_bits & 1:
+            raise ValueError(
+                (
+                    f"{path} is encrypted (its member {name!r}): unpack it with its "
+                    "password and give the folder"
+                )
+            )
+        if name in seen:
+            raise ValueError(f"{path} has two members {name!r}: pack the folder again")
         seen.add(name)
         yield name
 
 
 def picture_names(source: Path) -> list[str]:
-    "The pictures in a folder or zip by their names within it, sorted part by part. ValueError if there are none."
+    """The pictures in a folder or zip by their names within it, sorted part by part.
+    ValueError if there are none."""
     names = filter(_wanted, _in_folder(source) if source.is_dir() else _in_zip(source))
     found = sorted(names, key=lambda name: name.split("/"))
-    if not found: raise ValueError(f"{source} holds no pictures: files ending in {' '.join(_SUFFIXES)} are read, and zips within a zip are not")
+    if not found:
+        raise ValueError(
+            (
+                f"{source} holds no pictures: files ending in {' '.join(_SUFFIXES)} "
+                "are read, and zips within a zip are not"
+            )
+        )
     return found
 
 # %% ../nbs/3_images/02_image_files.ipynb #0897a2fa
 def _file(source: Path, name: str, whole: bool = True):
-    "What Pillow opens: a path in a folder, or a member of a zip, read whole (and so with its checksum checked) or not."
+    """What Pillow opens: a path in a folder, or a member of a zip, read whole (and so
+    with its checksum checked) or not."""
     if source.is_dir():
-        if not (source / name).is_file(): raise ValueError("it is not a file, or it is gone")
+        if not (source / name).is_file():
+            raise ValueError("it is not a file, or it is gone")
         return source / name
     member = _zip(source).getinfo(name)
-    if member.file_size > LARGEST: raise ValueError(f"it unpacks to {member.file_size} bytes, and at most {LARGEST} are allowed")
+    if member.file_size > LARGEST:
+        raise ValueError(
+            f"it unpacks to {member.file_size} bytes, and at most {LARGEST} are allowed"
+        )
     stream = _zip(source).open(member)
-    if not whole: return stream
-    with stream: return io.BytesIO(stream.read(LARGEST))
+    if not whole:
+        return stream
+    with stream:
+        return io.BytesIO(stream.read(LARGEST))
 
 
 def _at(source: Path, name: str, work: Callable, whole: bool):
-    "work(picture) for one picture of a folder or zip. ValueError names the picture and says what is wrong with it."
+    """work(picture) for one picture of a folder or zip. ValueError names the picture
+    and says what is wrong with it."""
     try:
-        with _opened(_file(source, name, whole)) as im: return work(im)
-    except Exception as problem: raise ValueError(f"{source / name} cannot be read as a picture: {why(problem)}") from problem
+        with _opened(_file(source, name, whole)) as im:
+            return work(im)
+    except Exception as problem:
+        raise ValueError(
+            f"{source / name} cannot be read as a picture: {why(problem)}"
+        ) from problem
 
 
-def _read(name: str, source: Path, size: int | None, channels: int, share: Fraction | None) -> np.ndarray:
+def _read(
+    name: str, source: Path, size: int | None, channels: int, share: Fraction | None
+) -> np.ndarray:
     "(C, H, W) uint8 of one picture."
     return _at(source, name, lambda im: fit_picture(im, size, channels, share), True)
 
@@ -181,163 +274,339 @@ def _look(name: str, source: Path) -> tuple[int, int]:
 # %% ../nbs/3_images/02_image_files.ipynb #9988fab3
 def read_picture(
     path: str | os.PathLike,  # one file
-    size: int | None = None,  # >= 1: the middle square is resized to it; None leaves the size
-    channels: int = 3,        # 1 grey, 3 RGB
-) -> Tensor:                  # (C, H, W) uint8
-    "One picture from one file. ValueError names a file that cannot be read, and says why."
+    # >= 1: the middle square is resized to it; None leaves the size
+    size: int | None = None,
+    channels: int = 3,  # 1 grey, 3 RGB
+) -> Tensor:  # (C, H, W) uint8
+    """One picture from one file. ValueError names a file that cannot be read, and says
+    why."""
     path = Path(path)
-    with _quiet(): return torch.from_numpy(np.ascontiguousarray(_read(path.name, path.parent, size, channels, None)))
+    with _quiet():
+        return torch.from_numpy(
+            np.ascontiguousarray(_read(path.name, path.parent, size, channels, None))
+        )
 
 # %% ../nbs/3_images/02_image_files.ipynb #eb6db166
 def _attempt(work: Callable, item):
     "work(item), or the ValueError that it raised."
-    try: return work(item)
-    except ValueError as problem: return problem
+    try:
+        return work(item)
+    except ValueError as problem:
+        return problem
 
 
 def _in_threads(work: Callable, items: list) -> Iterator:
-    "The attempts at all items, in order, by as many threads as there are cores. Between two parts no thread is left, so that one may stop there."
+    """The attempts at all items, in order, by as many threads as there are cores.
+    Between two parts no thread is left, so that one may stop there."""
     part = 32 * (cores := os.cpu_count() or 1)
     for start in range(0, len(items), part):
-        with ThreadPoolExecutor(cores) as pool: done = list(pool.map(partial(_attempt, work), items[start:start + part]))
+        with ThreadPoolExecutor(cores) as pool:
+            done = list(pool.map(partial(_attempt, work), items[start : start + part]))
         yield from done
 
 
-def _sound(source: Path, names: list[str], results: Iterable, broken: int | None) -> Iterator[tuple[int, object]]:
-    "The results that are no errors, with their numbers. The others: one warning at the end, or a ValueError as soon as they are too many."
+def _sound(
+    source: Path, names: list[str], results: Iterable, broken: int | None
+) -> Iterator[tuple[int, object]]:
+    """The results that are no errors, with their numbers. The others: one warning at
+    the end, or a ValueError as soon as they are too many."""
     n, bad = len(names), []
-    limit = min(max(10, n // 100), (n - 1) // 2) if broken is None else min(broken, n - 1)
+    limit = (
+        min(max(10, n // 100), (n - 1) // 2) if broken is None else min(broken, n - 1)
+    )
     for i, result in enumerate(results):
-        if not isinstance(result, ValueError): yield i, result; continue
+        if not isinstance(result, ValueError):
+            yield i, result
+            continue
         bad.append((names[i], result))
-        if len(bad) > limit: raise ValueError(_complaint("at least ", source, bad, n, limit)) from bad[0][1]
-    if bad: warnings.warn(_complaint("", source, bad, n))
+        if len(bad) > limit:
+            raise ValueError(_complaint("at least ", source, bad, n, limit)) from bad[
+                0
+            ][1]
+    if bad:
+        warnings.warn(_complaint("", source, bad, n))
 
 
-def _complaint(least: str, source: Path, bad: list[tuple[str, ValueError]], n: int, limit: int | None = None) -> str:
-    "Which pictures are broken (the first ten by name), why the first is, and what follows."
-    if n == 1: return str(bad[0][1])
+def _complaint(
+    least: str,
+    source: Path,
+    bad: list[tuple[str, ValueError]],
+    n: int,
+    limit: int | None = None,
+) -> str:
+    """Which pictures are broken (the first ten by name), why the first is, and what
+    follows."""
+    if n == 1:
+        return str(bad[0][1])
     named = ", ".join(name for name, _ in bad[:10]) + ", ..." * (len(bad) > 10)
-    follows = "they are left out" if limit is None else f"at most {limit} may be left out (broken)"
-    return f"{least}{len(bad)} of the {n} pictures in {source} cannot be read, and {follows}: {named}; the first, because {bad[0][1].__cause__}"
+    follows = (
+        "they are left out"
+        if limit is None
+        else f"at most {limit} may be left out (broken)"
+    )
+    return (
+        f"{least}{len(bad)} of the {n} pictures in {source} cannot be read, and "
+        f"{follows}: {named}; the first, because {bad[0][1].__cause__}"
+    )
 
 # %% ../nbs/3_images/02_image_files.ipynb #02eff98b
-IN_MEMORY = 4 * 2**30  # bytes: sets that need more when decoded stay on disk, unless `stream` says otherwise
+# bytes: sets that need more when decoded stay on disk, unless `stream` says otherwise
+IN_MEMORY = 4 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    "A set of pictures that stay on disk, each decoded when it is asked for. `load_folder` makes it, and looks at every header first."
-    source: Path                    # the folder or zip
-    files: tuple[str, ...]          # (N,) the pictures' names in it, with / between the parts
-    image_size: int                 # side in pixels, >= 1, of the square that a picture is resized to
-    channels: int = 3               # 1 grey, 3 RGB
-    labels: Tensor | None = None    # (N,) int64 class of each picture, or None
-    name: str = "images"            # for messages and records
-    contexts: Tensor | None = None  # (N, D) float32, D answers for each picture, or None
-    names: tuple[str, ...] = ()     # of the columns of contexts or, without contexts, of the classes; () if they have none
-    share: Fraction | None = None   # the square's side as a share of the picture's width; None: its shorter side
+    """A set of pictures that stay on disk, each decoded when it is asked for.
+    `load_folder` makes it, and looks at every header first."""
+
+    source: Path  # the folder or zip
+    files: tuple[str, ...]  # (N,) the pictures' names in it, with / between the parts
+    image_size: int  # side in pixels, >= 1, of the square that a picture is resized to
+    channels: int = 3  # 1 grey, 3 RGB
+    labels: Tensor | None = None  # (N,) int64 class of each picture, or None
+    name: str = "images"  # for messages and records
+    # (N, D) float32, D answers for each picture, or None
+    contexts: Tensor | None = None
+    # of the columns of contexts or, without contexts, of the classes; () if they have
+    # none
+    names: tuple[str, ...] = ()
+    # the square's side as a share of the picture's width; None: its shorter side
+    share: Fraction | None = None
 
     def __post_init__(self):
-        if not self.files: raise ValueError("files must name at least one picture, got none")
-        if self.image_size < 1 or self.channels not in (1, 3): raise ValueError(f"image_size must be at least 1 and channels 1 or 3, got {self.image_size} and {self.channels}")
+        if not self.files:
+            raise ValueError("files must name at least one picture, got none")
+        if self.image_size < 1 or self.channels not in (1, 3):
+            raise ValueError(
+                (
+                    "image_size must be at least 1 and channels 1 or 3, got "
+                    f"{self.image_size} and {self.channels}"
+                )
+            )
         check_conditions(len(self), self.labels, self.contexts, self.names)
 
-    def __len__(self) -> int: return len(self.files)
+    def __len__(self) -> int:
+        return len(self.files)
 
     @property
-    def levels(self) -> int: return 256
+    def levels(self) -> int:
+        return 256
 
     @property
-    def shape(self) -> tuple[int, int, int, int]: return len(self), self.channels, self.image_size, self.image_size  # (N, C, H, W)
+    # (N, C, H, W)
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self), self.channels, self.image_size, self.image_size
 
     def pixels(self, index: Tensor) -> Tensor:
-        "(B, C, H, W) uint8, the levels of the pictures at `index`, (B,) int64. ValueError names a file that turns out to be broken."
-        read = partial(_read, source=self.source, size=self.image_size, channels=self.channels, share=self.share)
+        """(B, C, H, W) uint8, the levels of the pictures at `index`, (B,) int64.
+        ValueError names a file that turns out to be broken."""
+        read = partial(
+            _read,
+            source=self.source,
+            size=self.image_size,
+            channels=self.channels,
+            share=self.share,
+        )
         names = [self.files[i] for i in index.tolist()]
-        alone = torch.utils.data.get_worker_info() is None  # a worker of a DataLoader is one of many already
-        return torch.from_numpy(np.stack([_or_raise(picture) for picture in _in_threads(read, names)] if alone else [read(name) for name in names]))
+        # a worker of a DataLoader is one of many already
+        alone = torch.utils.data.get_worker_info() is None
+        return torch.from_numpy(
+            np.stack(
+                [_or_raise(picture) for picture in _in_threads(read, names)]
+                if alone
+                else [read(name) for name in names]
+            )
+        )
 
     def __getitem__(self, index) -> ImageData:
-        "The pictures at `index`, an int, a slice, or a tensor of indices, decoded: an ImageData."
+        """The pictures at `index`, an int, a slice, or a tensor of indices, decoded: an
+        ImageData."""
         index = torch.arange(len(self))[index].reshape(-1)
-        labels, contexts = (known if known is None else known[index] for known in (self.labels, self.contexts))
-        return ImageData(self.pixels(index), labels, self.levels, self.name, contexts, self.names)
+        labels, contexts = (
+            known if known is None else known[index]
+            for known in (self.labels, self.contexts)
+        )
+        return ImageData(
+            self.pixels(index), labels, self.levels, self.name, contexts, self.names
+        )
 
     def fingerprint(self) -> dict:
-        "What tells this set from another, for JSON: its shape and levels, and checksums of all names and sizes in bytes, of the labels and of the contexts."
-        files = "\n".join(f"{name} {_size(self.source, name)}" for name in self.files).encode("utf-8", "surrogateescape")
-        return {"shape": list(self.shape), "levels": self.levels, "files": zlib.crc32(files), "labels": checksum(self.labels), "contexts": checksum(self.contexts)}
+        """What tells this set from another, for JSON: its shape and levels, and
+        checksums of all names and sizes in bytes, of the labels and of the contexts."""
+        files = "\n".join(
+            f"{name} {_size(self.source, name)}" for name in self.files
+        ).encode("utf-8", "surrogateescape")
+        return {
+            "shape": list(self.shape),
+            "levels": self.levels,
+            "files": zlib.crc32(files),
+            "labels": checksum(self.labels),
+            "contexts": checksum(self.contexts),
+        }
 
 
 def _size(source: Path, name: str) -> int:
     "The bytes of one picture's file."
-    return (source / name).stat().st_size if source.is_dir() else _zip(source).getinfo(name).file_size
+    return (
+        (source / name).stat().st_size
+        if source.is_dir()
+        else _zip(source).getinfo(name).file_size
+    )
 
 
 def _or_raise(result):
-    if isinstance(result, ValueError): raise result
+    if isinstance(result, ValueError):
+        raise result
     return result
 
 # %% ../nbs/3_images/02_image_files.ipynb #731f6f2c
-def _in_memory(source: Path, names: list[str], read: Callable, broken: int | None) -> tuple[np.ndarray, list[int]]:
+def _in_memory(
+    source: Path, names: list[str], read: Callable, broken: int | None
+) -> tuple[np.ndarray, list[int]]:
     "All pictures that can be decoded, (M, C, H, W) uint8, and their numbers."
     images, kept = None, []
     for i, picture in _sound(source, names, _in_threads(read, names), broken):
-        if images is None: images = np.empty((len(names), *picture.shape), np.uint8)
-        if picture.shape != images.shape[1:]: raise ValueError(_differ(source, names[kept[0]], images[0], names[i], picture))
+        if images is None:
+            images = np.empty((len(names), *picture.shape), np.uint8)
+        if picture.shape != images.shape[1:]:
+            raise ValueError(
+                _differ(source, names[kept[0]], images[0], names[i], picture)
+            )
         images[len(kept)] = picture
         kept.append(i)
-    return images[:len(kept)], kept
+    return images[: len(kept)], kept
 
 
-def _differ(source: Path, name0: str, picture0: np.ndarray, name1: str, picture1: np.ndarray) -> str:
-    sizes = [f"{name} is {picture.shape[2]}x{picture.shape[1]}" for name, picture in ((name0, picture0), (name1, picture1))]
-    return f"the pictures in {source} differ in size ({sizes[0]}, {sizes[1]}): give one size for all with image_size (--image-size)"
+def _differ(
+    source: Path, name0: str, picture0: np.ndarray, name1: str, picture1: np.ndarray
+) -> str:
+    sizes = [
+        f"{name} is {picture.shape[2]}x{picture.shape[1]}"
+        for name, picture in ((name0, picture0), (name1, picture1))
+    ]
+    return (
+        f"the pictures in {source} differ in size ({sizes[0]}, {sizes[1]}): give one "
+        "size for all with image_size (--image-size)"
+    )
 
 
-def _shape(names: list[str], read: Callable, size: int | None, channels: int, source: Path, broken: int | None) -> tuple[int, int, int]:
+def _shape(
+    names: list[str],
+    read: Callable,
+    size: int | None,
+    channels: int,
+    source: Path,
+    broken: int | None,
+) -> tuple[int, int, int]:
     "(C, H, W) of all pictures, or of the first that can be read."
-    if size is not None: return channels, size, size
-    return next(_sound(source, names, map(partial(_attempt, read), names), broken))[1].shape
+    if size is not None:
+        return channels, size, size
+    return next(_sound(source, names, map(partial(_attempt, read), names), broken))[
+        1
+    ].shape
 
 
-def load_files(source: Path, files: list[str], size: int | None, channels: int, broken: int | None, stream: bool | None,
-               share: Fraction | None = None, labels: Tensor | None = None, contexts: Tensor | None = None, **about) -> ImageData | ImageFiles:
-    "The named pictures of a folder or zip: decoded, or left on disk after a look at each header."
+def load_files(
+    source: Path,
+    files: list[str],
+    size: int | None,
+    channels: int,
+    broken: int | None,
+    stream: bool | None,
+    share: Fraction | None = None,
+    labels: Tensor | None = None,
+    contexts: Tensor | None = None,
+    **about,
+) -> ImageData | ImageFiles:
+    """The named pictures of a folder or zip: decoded, or left on disk after a look at
+    each header."""
     read = partial(_read, source=source, size=size, channels=channels, share=share)
     forced = stream
     with _quiet():
         shape = _shape(files, read, size, channels, source, broken)
-        if stream is None: stream = (need := len(files) * prod(shape)) > IN_MEMORY
+        if stream is None:
+            stream = (need := len(files) * prod(shape)) > IN_MEMORY
         if stream and size is None and share is None:
-            raise ValueError(f"image_size (--image-size) must be given for pictures that stay on disk, and the {len(files)} in {source} do so "
-                             + (f"because they need {need / 2**30:.1f} GiB" if forced is None else "with stream=True"))
-        if stream: kept = [i for i, _ in _sound(source, files, _in_threads(partial(_look, source=source), files), broken)]
-        else: images, kept = _in_memory(source, files, read, broken)
-    labels, contexts = (known if known is None else known[kept] for known in (labels, contexts))
-    if not stream: _open_zip.cache_clear()  # all of it has been read
-    if stream: return ImageFiles(source, tuple(files[i] for i in kept), shape[-1], channels, labels, contexts=contexts, share=share, **about)
+            raise ValueError(
+                (
+                    "image_size (--image-size) must be given for pictures that stay "
+                    f"on disk, and the {len(files)} in {source} do so "
+                )
+                + (
+                    f"because they need {need / 2**30:.1f} GiB"
+                    if forced is None
+                    else "with stream=True"
+                )
+            )
+        if stream:
+            kept = [
+                i
+                for i, _ in _sound(
+                    source,
+                    files,
+                    _in_threads(partial(_look, source=source), files),
+                    broken,
+                )
+            ]
+        else:
+            images, kept = _in_memory(source, files, read, broken)
+    labels, contexts = (
+        known if known is None else known[kept] for known in (labels, contexts)
+    )
+    if not stream:
+        _open_zip.cache_clear()  # all of it has been read
+    if stream:
+        return ImageFiles(
+            source,
+            tuple(files[i] for i in kept),
+            shape[-1],
+            channels,
+            labels,
+            contexts=contexts,
+            share=share,
+            **about,
+        )
     return ImageData(torch.from_numpy(images), labels, contexts=contexts, **about)
 
 # %% ../nbs/3_images/02_image_files.ipynb #fe2b0269
 def _classes(names: list[str]) -> dict:
-    "labels and names from the folders at the top, if there are several and every picture lies in one; else {}."
+    """labels and names from the folders at the top, if there are several and every
+    picture lies in one; else {}."""
     tops = [name.partition("/")[0] if "/" in name else None for name in names]
-    if None in tops or len(set(tops)) < 2: return {}
+    if None in tops or len(set(tops)) < 2:
+        return {}
     number = {top: i for i, top in enumerate(sorted(set(tops)))}
-    return {"labels": torch.tensor([number[top] for top in tops]), "names": tuple(number)}
+    return {
+        "labels": torch.tensor([number[top] for top in tops]),
+        "names": tuple(number),
+    }
 
 # %% ../nbs/3_images/02_image_files.ipynb #6b3e2a8f
 def load_folder(
-    source: str | os.PathLike,      # a folder or zip of pictures
-    image_size: int | None = None,  # side in pixels, >= 1: the middle square is resized to it; None leaves the size
-    channels: int = 3,              # 1 grey, 3 RGB
+    source: str | os.PathLike,  # a folder or zip of pictures
+    # side in pixels, >= 1: the middle square is resized to it; None leaves the size
+    image_size: int | None = None,
+    channels: int = 3,  # 1 grey, 3 RGB
     *,
-    broken: int | None = None,      # how many pictures that cannot be read are left out, with a warning; None: one in a hundred or ten, but never half
-    stream: bool | None = None,     # True: the pictures stay on disk and are decoded when asked for; None: if they need more than IN_MEMORY bytes
-) -> ImageData | ImageFiles:        # pictures as uint8, in memory or on disk; `.pixels(index)` gives some of them
-    "All pictures of a folder or zip, with its sub-folders as classes. ValueError names what is wrong."
+    # how many pictures that cannot be read are left out, with a warning; None: one in a
+    # hundred or ten, but never half
+    broken: int | None = None,
+    # True: the pictures stay on disk and are decoded when asked for; None: if they need
+    # more than IN_MEMORY bytes
+    stream: bool | None = None,
+    # pictures as uint8, in memory or on disk; `.pixels(index)` gives some of them
+) -> ImageData | ImageFiles:
+    """All pictures of a folder or zip, with its sub-folders as classes. ValueError
+    names what is wrong."""
     place = Path(source)
     names, whole = picture_names(place), place.resolve()
-    return load_files(place, names, image_size, channels, broken, stream, name=whole.name if place.is_dir() else whole.stem, **_classes(names))
+    return load_files(
+        place,
+        names,
+        image_size,
+        channels,
+        broken,
+        stream,
+        name=whole.name if place.is_dir() else whole.stem,
+        **_classes(names),
+    )

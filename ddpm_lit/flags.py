@@ -20,7 +20,8 @@ from tyro import conf
 from .ddim import DDIM
 from .ddpm import DDPM
 from .runs import Run
-from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, sigmoid_schedule
+from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
+from .schedule import scaled_linear_schedule, sigmoid_schedule
 from .sets import NAMED_DATA
 from .solvers import DPMSolver, SolverSpacing
 from .start import load_model
@@ -38,21 +39,45 @@ ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
 class ScheduleConfig:
     "The noise schedule."
 
-    schedule: ScheduleKind = "cosine"  # how the share of signal falls from 1 at time 0 to nearly 0 at time T
+    # how the share of signal falls from 1 at time 0 to nearly 0 at time T
+    schedule: ScheduleKind = "cosine"
     T: int = 1000  # number of noising steps, at least 1
-    beta_start: float | None = None  # variance of the first step's noise, in (0, 1); linear and scaled_linear only; None: as published
-    beta_end: float | None = None  # variance of the last step's noise, in (0, 1); linear and scaled_linear only; None: as published
+    # variance of the first step's noise, in (0, 1); linear and scaled_linear only;
+    # None: as published
+    beta_start: float | None = None
+    # variance of the last step's noise, in (0, 1); linear and scaled_linear only; None:
+    # as published
+    beta_end: float | None = None
 
-    def __post_init__(self): self.build()
+    def __post_init__(self):
+        self.build()
 
     def build(self) -> NoiseSchedule:
-        "The schedule. ValueError if T or a beta is out of range, or if the schedule has no betas to set."
-        if self.T < 1: raise ValueError(f"T must be at least 1, got {self.T}")
-        betas = {k: v for k in ("beta_start", "beta_end") if (v := getattr(self, k)) is not None}
+        """The schedule. ValueError if T or a beta is out of range, or if the schedule
+        has no betas to set."""
+        if self.T < 1:
+            raise ValueError(f"T must be at least 1, got {self.T}")
+        betas = {
+            k: v
+            for k in ("beta_start", "beta_end")
+            if (v := getattr(self, k)) is not None
+        }
         for name, beta in betas.items():
-            if "linear" not in self.schedule: raise ValueError(f"{name} is for the linear and scaled_linear schedules, not for {self.schedule}")
-            if not 0 < beta < 1: raise ValueError(f"{name} must lie in (0, 1), got {beta:g}")
-        makers = dict(linear=linear_schedule, scaled_linear=scaled_linear_schedule, cosine=cosine_schedule, sigmoid=sigmoid_schedule)
+            if "linear" not in self.schedule:
+                raise ValueError(
+                    (
+                        f"{name} is for the linear and scaled_linear schedules, not "
+                        f"for {self.schedule}"
+                    )
+                )
+            if not 0 < beta < 1:
+                raise ValueError(f"{name} must lie in (0, 1), got {beta:g}")
+        makers = dict(
+            linear=linear_schedule,
+            scaled_linear=scaled_linear_schedule,
+            cosine=cosine_schedule,
+            sigmoid=sigmoid_schedule,
+        )
         return makers[self.schedule](T=self.T, **betas)
 
 # %% ../nbs/7_command/03_flags.ipynb #f2cea5c6
@@ -60,20 +85,44 @@ class ScheduleConfig:
 class Common:
     "What every command takes."
 
-    device: Annotated[str | None, conf.arg(metavar="DEVICE", help_behavior_hint="(default: cuda if there is one, else cpu)")] = None  # where to compute: cpu, cuda, cuda:1, mps
-    threads: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as torch finds best)")] = None  # processor cores to compute with, at least 1; on a busy machine few are faster
+    # where to compute: cpu, cuda, cuda:1, mps
+    device: Annotated[
+        str | None,
+        conf.arg(
+            metavar="DEVICE",
+            help_behavior_hint="(default: cuda if there is one, else cpu)",
+        ),
+    ] = None
+    # processor cores to compute with, at least 1; on a busy machine few are faster
+    threads: Annotated[
+        int | None,
+        conf.arg(metavar="INT", help_behavior_hint="(default: as torch finds best)"),
+    ] = None
     debug: bool = False  # when something fails, show where in the program
 
     def __post_init__(self):
-        if self.threads is not None and self.threads < 1: raise ValueError(f"threads must be at least 1, got {self.threads}")
-        if self.device is None: return
-        try: torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError): raise ValueError(f"device must be one that this machine has, such as cpu, got {self.device!r}") from None
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if self.device is None:
+            return
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError):
+            raise ValueError(
+                (
+                    "device must be one that this machine has, such as cpu, got "
+                    f"{self.device!r}"
+                )
+            ) from None
 
     @property
     def torch_device(self) -> torch.device:
         "Of several processes on a machine, each takes a GPU of its own."
-        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        own = (
+            f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            if torch.cuda.is_available()
+            else "cpu"
+        )
         return torch.device(self.device or own)
 
 # %% ../nbs/7_command/03_flags.ipynb #15018e01
@@ -92,56 +141,158 @@ class Train:
     The defaults depend on DATA and --preset: see `ddpm-lit train mnist --help`.
     On several GPUs: `accelerate launch -m ddpm_lit.cli train DATA ...`."""
 
-    data: str  # digits, mnist, fashion-mnist, cifar10, celeba, or a folder or zip of images
-    preset: Annotated[str | None, conf.arg(metavar="{digits,mnist,cifar10,celeba64,celeba64-small}", help_behavior_hint="(default: the one for DATA)")] = None  # the network and settings to begin with
-    start: Annotated[str | None, conf.arg(name="from", metavar="MODEL", help_behavior_hint="(default: random weights)")] = None  # begin with the weights of a run folder, a model that comes with the package, or a folder of diffusers; the network's shape, its schedule and --param are then those of MODEL
-    out: Annotated[Path | None, conf.arg(metavar="RUN", help_behavior_hint="(default: runs/NAME, or the next free runs/NAME-2 ...)")] = None  # the run folder, new or empty
-    data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: $DDPM_LIT_DATA, or the user's cache)")] = None  # the folder above MNIST/raw, celeba and so on
-    attributes: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: none)")] = ()  # celeba: what the network is told of each face, for example Smiling Eyeglasses
-    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl; under accelerate launch and torchrun only as --track, since they have a --log-dir
-    param: Literal["eps", "x0", "v"] = "v"  # what the network predicts: the noise, the clean image, or a mixture of both
+    # digits, mnist, fashion-mnist, cifar10, celeba, or a folder or zip of images
+    data: str
+    # the network and settings to begin with
+    preset: Annotated[
+        str | None,
+        conf.arg(
+            metavar="{digits,mnist,cifar10,celeba64,celeba64-small}",
+            help_behavior_hint="(default: the one for DATA)",
+        ),
+    ] = None
+    # begin with the weights of a run folder, a model that comes with the package, or a
+    # folder of diffusers; the network's shape, its schedule and --param are then those
+    # of MODEL
+    start: Annotated[
+        str | None,
+        conf.arg(
+            name="from", metavar="MODEL", help_behavior_hint="(default: random weights)"
+        ),
+    ] = None
+    # the run folder, new or empty
+    out: Annotated[
+        Path | None,
+        conf.arg(
+            metavar="RUN",
+            help_behavior_hint="(default: runs/NAME, or the next free runs/NAME-2 ...)",
+        ),
+    ] = None
+    # the folder above MNIST/raw, celeba and so on
+    data_dir: Annotated[
+        Path | None,
+        conf.arg(
+            metavar="DIR",
+            aliases=("--data",),
+            help_behavior_hint="(default: $DDPM_LIT_DATA, or the user's cache)",
+        ),
+    ] = None
+    # celeba: what the network is told of each face, for example Smiling Eyeglasses
+    attributes: Annotated[
+        tuple[str, ...],
+        conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: none)"),
+    ] = ()
+    # who gets the curves besides log.jsonl; under accelerate launch and torchrun only
+    # as --track, since they have a --log-dir
+    track: Annotated[
+        tuple[Literal[TRACKERS], ...],
+        conf.arg(
+            aliases=("--log",),
+            metavar="{tensorboard,wandb} [...]",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = ()
+    # what the network predicts: the noise, the clean image, or a mixture of both
+    param: Literal["eps", "x0", "v"] = "v"
     train: TrainConfig = TrainConfig()
     noise: ScheduleConfig = ScheduleConfig()
     unet: UNetConfig = UNetConfig()
     common: conf.FlagCreatePairsOff[Common] = Common()
 
-    def __post_init__(self): check_trackers(self.track)
+    def __post_init__(self):
+        check_trackers(self.track)
 
 # %% ../nbs/7_command/03_flags.ipynb #bfad53e5
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    "Go on with an interrupted training from its last checkpoint, to the very result it would have had."
+    """Go on with an interrupted training from its last checkpoint, to the very result
+    it would have had."""
 
     run: str  # the run folder
-    steps: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")] = None  # train to this many steps in all
-    data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: where it was)")] = None  # the folder above MNIST/raw, celeba and so on
-    workers: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")] = None  # processes that read images which are not held in memory, at least 0
-    track: Annotated[tuple[Literal[TRACKERS], ...], conf.arg(aliases=("--log",), metavar="{tensorboard,wandb} [...]", help_behavior_hint="(default: none)")] = ()  # who gets the curves besides log.jsonl; under accelerate launch and torchrun only as --track, since they have a --log-dir
+    # train to this many steps in all
+    steps: Annotated[
+        int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")
+    ] = None
+    # the folder above MNIST/raw, celeba and so on
+    data_dir: Annotated[
+        Path | None,
+        conf.arg(
+            metavar="DIR",
+            aliases=("--data",),
+            help_behavior_hint="(default: where it was)",
+        ),
+    ] = None
+    # processes that read images which are not held in memory, at least 0
+    workers: Annotated[
+        int | None, conf.arg(metavar="INT", help_behavior_hint="(default: as planned)")
+    ] = None
+    # who gets the curves besides log.jsonl; under accelerate launch and torchrun only
+    # as --track, since they have a --log-dir
+    track: Annotated[
+        tuple[Literal[TRACKERS], ...],
+        conf.arg(
+            aliases=("--log",),
+            metavar="{tensorboard,wandb} [...]",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = ()
     common: conf.FlagCreatePairsOff[Common] = Common()
 
-    def __post_init__(self): check_trackers(self.track)
+    def __post_init__(self):
+        check_trackers(self.track)
 
 # %% ../nbs/7_command/03_flags.ipynb #89a142b3
 @dataclass(frozen=True, kw_only=True)
 class Walk:
     "How to come from noise to an image."
 
-    sampler: Literal["ddim", "ddpm", "dpm"] = "ddim"  # dpm needs very few steps, ddim few, ddpm many
-    steps: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: 20 for dpm, 50 for ddim, all T for ddpm)")] = None  # network calls for an image, 1 to T
-    eta: float = 0.0  # ddim: noise put back at each step, from 0 (none) to 1 (as much as ddpm)
-    variance: Literal["posterior", "beta"] = "posterior"  # ddpm: which variance the noise of a step has
-    spacing: Annotated[SolverSpacing | None, conf.arg(metavar="{trailing,leading,linspace,quadratic,logsnr}", help_behavior_hint="(default: trailing; logsnr, which only dpm has, for dpm)")] = None  # how the steps are spread over 1 to T
+    # dpm needs very few steps, ddim few, ddpm many
+    sampler: Literal["ddim", "ddpm", "dpm"] = "ddim"
+    # network calls for an image, 1 to T
+    steps: Annotated[
+        int | None,
+        conf.arg(
+            metavar="INT",
+            help_behavior_hint="(default: 20 for dpm, 50 for ddim, all T for ddpm)",
+        ),
+    ] = None
+    # ddim: noise put back at each step, from 0 (none) to 1 (as much as ddpm)
+    eta: float = 0.0
+    # ddpm: which variance the noise of a step has
+    variance: Literal["posterior", "beta"] = "posterior"
+    # how the steps are spread over 1 to T
+    spacing: Annotated[
+        SolverSpacing | None,
+        conf.arg(
+            metavar="{trailing,leading,linspace,quadratic,logsnr}",
+            help_behavior_hint="(default: trailing; logsnr, which only dpm has, for dpm)",
+        ),
+    ] = None
 
     def __post_init__(self):
-        if self.sampler != "ddim" and self.eta != 0: raise ValueError(f"eta is for --sampler ddim, got {self.eta:g} with {self.sampler}{', which has --variance' if self.sampler == 'ddpm' else ', which adds no noise'}")
-        if self.sampler != "ddpm" and self.variance != "posterior": raise ValueError(f"variance is for --sampler ddpm, got {self.variance} with {self.sampler}{'; ddim has --eta' if self.sampler == 'ddim' else ''}")
+        if self.sampler != "ddim" and self.eta != 0:
+            raise ValueError(
+                (
+                    f"eta is for --sampler ddim, got {self.eta:g} with "
+                    f"{self.sampler}{', which has --variance' if self.sampler == 'ddpm' else ', which adds no noise'}"
+                )
+            )
+        if self.sampler != "ddpm" and self.variance != "posterior":
+            raise ValueError(
+                (
+                    f"variance is for --sampler ddpm, got {self.variance} with "
+                    f"{self.sampler}{'; ddim has --eta' if self.sampler == 'ddim' else ''}"
+                )
+            )
         self.build(1000)
 
     def build(self, T: int) -> DDIM | DDPM | DPMSolver:
         "The sampler for a schedule of `T` steps. ValueError if a flag is out of range."
         few = lambda S: min(S, T) if self.steps is None else self.steps
-        if self.sampler == "dpm": return DPMSolver(few(20), spacing=self.spacing or "logsnr")
-        if self.sampler == "ddpm": return DDPM(self.variance, self.steps, self.spacing or "trailing")
+        if self.sampler == "dpm":
+            return DPMSolver(few(20), spacing=self.spacing or "logsnr")
+        if self.sampler == "ddpm":
+            return DDPM(self.variance, self.steps, self.spacing or "trailing")
         return DDIM(few(50), self.eta, self.spacing or "trailing")
 
 # %% ../nbs/7_command/03_flags.ipynb #9f054936
@@ -153,29 +304,79 @@ class Sample(Walk):
     Without more, one grid of images; with one of --trajectory, --interpolate, --encode and --inpaint, a picture of that;
     with --separate, one file per image in a folder, and the same command again goes on where it was stopped."""
 
-    run: str  # a run folder, the name of a model that comes with the package, or a folder of diffusers
-    n: Annotated[int | None, conf.arg(metavar="INT", help_behavior_hint="(default: 64; 8 with --trajectory, --interpolate and --inpaint)")] = None  # number of images, at least 1
-    labels: Annotated[tuple[str, ...] | None, conf.arg(name="class", metavar="CLASS [CLASS ...]", help_behavior_hint="(default: all in turn; any for --interpolate, --encode and --inpaint)")] = None  # the class to draw, or several in turn, for a model trained with --num-classes: numbers, or the names of the sub-folders
-    attributes: Annotated[tuple[str, ...] | None, conf.arg(metavar="NAME[=0..1] [...]", help_behavior_hint="(default: any)")] = None  # for a model trained with --attributes: Smiling=1 Eyeglasses=0; those not named are 0
-    guidance: float = 1.0  # 1 draws classes or attributes as they are, more exaggerates them, 0 ignores them
-    trajectory: conf.FlagCreatePairsOff[bool] = False  # the way from noise to each image: above x_t, below what the network makes of it; a film if --out ends in .gif
-    interpolate: Annotated[tuple[str, str] | None, conf.arg(metavar="A B", help_behavior_hint="")] = None  # the way from image A to image B: numbers of images of this seed, or picture files
-    encode: Annotated[Path | None, conf.arg(metavar="IMG", help_behavior_hint="")] = None  # a picture file, the noise that leads to it, and what this noise leads to
-    inpaint: Annotated[tuple[Path, Path] | None, conf.arg(metavar="IMG MASK", help_behavior_hint="")] = None  # fill in a picture file where the mask file is white; where it is black, the picture is kept
+    # a run folder, the name of a model that comes with the package, or a folder of
+    # diffusers
+    run: str
+    # number of images, at least 1
+    n: Annotated[
+        int | None,
+        conf.arg(
+            metavar="INT",
+            help_behavior_hint="(default: 64; 8 with --trajectory, --interpolate and --inpaint)",
+        ),
+    ] = None
+    # the class to draw, or several in turn, for a model trained with --num-classes:
+    # numbers, or the names of the sub-folders
+    labels: Annotated[
+        tuple[str, ...] | None,
+        conf.arg(
+            name="class",
+            metavar="CLASS [CLASS ...]",
+            help_behavior_hint="(default: all in turn; any for --interpolate, --encode and --inpaint)",
+        ),
+    ] = None
+    # for a model trained with --attributes: Smiling=1 Eyeglasses=0; those not named are
+    # 0
+    attributes: Annotated[
+        tuple[str, ...] | None,
+        conf.arg(metavar="NAME[=0..1] [...]", help_behavior_hint="(default: any)"),
+    ] = None
+    # 1 draws classes or attributes as they are, more exaggerates them, 0 ignores them
+    guidance: float = 1.0
+    # the way from noise to each image: above x_t, below what the network makes of it; a
+    # film if --out ends in .gif
+    trajectory: conf.FlagCreatePairsOff[bool] = False
+    # the way from image A to image B: numbers of images of this seed, or picture files
+    interpolate: Annotated[
+        tuple[str, str] | None, conf.arg(metavar="A B", help_behavior_hint="")
+    ] = None
+    # a picture file, the noise that leads to it, and what this noise leads to
+    encode: Annotated[Path | None, conf.arg(metavar="IMG", help_behavior_hint="")] = (
+        None
+    )
+    # fill in a picture file where the mask file is white; where it is black, the
+    # picture is kept
+    inpaint: Annotated[
+        tuple[Path, Path] | None, conf.arg(metavar="IMG MASK", help_behavior_hint="")
+    ] = None
     seed: int = 0  # decides the images, at least 0
-    out: Annotated[Path | None, conf.arg(metavar="PATH", help_behavior_hint="(default: a new name in RUN/samples)")] = None  # a new .png, .jpg or .webp; with --separate a folder
-    separate: conf.FlagCreatePairsOff[bool] = False  # one file per image, 00000.png and so on, in a folder that can be completed later
-    columns: int = 8  # images in a row of the grid, or moments of a --trajectory, at least 1
+    # a new .png, .jpg or .webp; with --separate a folder
+    out: Annotated[
+        Path | None,
+        conf.arg(
+            metavar="PATH", help_behavior_hint="(default: a new name in RUN/samples)"
+        ),
+    ] = None
+    # one file per image, 00000.png and so on, in a folder that can be completed later
+    separate: conf.FlagCreatePairsOff[bool] = False
+    # images in a row of the grid, or moments of a --trajectory, at least 1
+    columns: int = 8
     batch: int = 64  # images drawn at a time, at least 1; bounds the memory
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the network; bf16 is quicker on recent GPUs, and a few grey levels off
-    compile: conf.FlagCreatePairsOff[bool] = False  # compile the network: a minute at the start, then faster steps
-    overwrite: conf.FlagCreatePairsOff[bool] = False  # allow --out to replace what is there
+    # of the network; bf16 is quicker on recent GPUs, and a few grey levels off
+    precision: Literal["fp32", "bf16"] = "fp32"
+    # compile the network: a minute at the start, then faster steps
+    compile: conf.FlagCreatePairsOff[bool] = False
+    # allow --out to replace what is there
+    overwrite: conf.FlagCreatePairsOff[bool] = False
     common: conf.FlagCreatePairsOff[Common] = Common()
 
     def __post_init__(self):
         low = dict(n=2 if self.interpolate else 1, batch=1, columns=1, seed=0)
         for name in low:
-            if getattr(self, name) is not None and getattr(self, name) < low[name]: raise ValueError(f"{name} must be at least {low[name]}, got {getattr(self, name)}")
+            if getattr(self, name) is not None and getattr(self, name) < low[name]:
+                raise ValueError(
+                    f"{name} must be at least {low[name]}, got {getattr(self, name)}"
+                )
         super().__post_init__()
         _check_together(self)
         _check_suffix(self)
@@ -183,10 +384,14 @@ class Sample(Walk):
     @property
     def mode(self) -> str:
         "What to make: one of _MODES, or a grid, or a folder."
-        return next((mode for mode in _MODES if getattr(self, mode)), "separate" if self.separate else "grid")
+        return next(
+            (mode for mode in _MODES if getattr(self, mode)),
+            "separate" if self.separate else "grid",
+        )
 
     @property
-    def number(self) -> int: return self.n or (8 if self.mode in _MODES else 64)
+    def number(self) -> int:
+        return self.n or (8 if self.mode in _MODES else 64)
 
 # %% ../nbs/7_command/03_flags.ipynb #324a90a4
 @dataclass(frozen=True, kw_only=True)
@@ -198,24 +403,54 @@ class Evaluate(Walk):
     The data must be there on which the model was trained. Needs torchmetrics: pip install 'ddpm_lit[eval]'."""
 
     run: str  # a run folder, or the name of a model that comes with the package
-    n: int = 2000  # number of samples, and of real images beside them, at least 2; distances need thousands
+    # number of samples, and of real images beside them, at least 2; distances need
+    # thousands
+    n: int = 2000
     guidance: float = 1.0  # as in sample
-    bits: int = 0  # number of held-out images for bits per dimension, each with T network calls
-    score: conf.FlagCreatePairsOff[bool] = False  # train a classifier on the samples, and one on as many real images
-    judge: Annotated[str | None, conf.arg(metavar="JUDGE", help_behavior_hint="(default: the one that comes with the package, or one trained on the labels and kept in RUN/judge)")] = None  # in whose features images are compared: a name, a folder, or inception
-    data_dir: Annotated[Path | None, conf.arg(metavar="DIR", aliases=("--data",), help_behavior_hint="(default: where it was)")] = None  # the folder above MNIST/raw, celeba and so on
+    # number of held-out images for bits per dimension, each with T network calls
+    bits: int = 0
+    # train a classifier on the samples, and one on as many real images
+    score: conf.FlagCreatePairsOff[bool] = False
+    # in whose features images are compared: a name, a folder, or inception
+    judge: Annotated[
+        str | None,
+        conf.arg(
+            metavar="JUDGE",
+            help_behavior_hint=(
+                "(default: the one that comes with the package, or one trained on the "
+                "labels and kept in RUN/judge)"
+            ),
+        ),
+    ] = None
+    # the folder above MNIST/raw, celeba and so on
+    data_dir: Annotated[
+        Path | None,
+        conf.arg(
+            metavar="DIR",
+            aliases=("--data",),
+            help_behavior_hint="(default: where it was)",
+        ),
+    ] = None
     seed: int = 0  # decides the samples, at least 0
     batch: int = 64  # images at a time, at least 1; bounds the memory
     precision: Literal["fp32", "bf16"] = "fp32"  # as in sample
     compile: conf.FlagCreatePairsOff[bool] = False  # as in sample
-    out: Annotated[Path | None, conf.arg(metavar="FILE", help_behavior_hint="(default: a new name in RUN)")] = None  # a new .json file for the figures
+    # a new .json file for the figures
+    out: Annotated[
+        Path | None,
+        conf.arg(metavar="FILE", help_behavior_hint="(default: a new name in RUN)"),
+    ] = None
     common: conf.FlagCreatePairsOff[Common] = Common()
 
     def __post_init__(self):
         super().__post_init__()
         for name, low in dict(n=2, bits=0, seed=0, batch=1).items():
-            if getattr(self, name) < low: raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if self.out is not None and self.out.suffix != ".json": raise ValueError(f"out must end in .json, got {self.out}")
+            if getattr(self, name) < low:
+                raise ValueError(
+                    f"{name} must be at least {low}, got {getattr(self, name)}"
+                )
+        if self.out is not None and self.out.suffix != ".json":
+            raise ValueError(f"out must end in .json, got {self.out}")
 
 # %% ../nbs/7_command/03_flags.ipynb #5676648d
 _MODES = ("trajectory", "interpolate", "encode", "inpaint")
@@ -223,93 +458,268 @@ _MODES = ("trajectory", "interpolate", "encode", "inpaint")
 
 def _check_together(args: Sample) -> None:
     "Flags that do not go together."
-    modes, noisy = [mode for mode in _MODES if getattr(args, mode)], args.sampler == "ddpm" or args.eta != 0
-    if len(modes) > 1: raise ValueError(f"--{modes[0]} and --{modes[1]} ask for different pictures: give one of them")
-    if args.separate and modes: raise ValueError(f"--separate is for plain images, and --{modes[0]} makes one picture")
-    if args.labels and args.attributes is not None: raise ValueError("--class and --attributes are for different models: give one of them")
-    if args.mode in ("interpolate", "encode") and noisy: raise ValueError(f"--{args.mode} needs a sampler that draws no noise: --sampler ddim without --eta, or dpm")
-    if args.mode in ("interpolate", "encode") and len(args.labels or ()) > 1: raise ValueError(f"--{args.mode} takes one --class, got {len(args.labels)}")
-    if args.encode and args.n is not None: raise ValueError(f"--encode makes one picture of one image, and has no use for --n {args.n}")
+    modes, noisy = (
+        [mode for mode in _MODES if getattr(args, mode)],
+        args.sampler == "ddpm" or args.eta != 0,
+    )
+    if len(modes) > 1:
+        raise ValueError(
+            (
+                f"--{modes[0]} and --{modes[1]} ask for different pictures: give one "
+                "of them"
+            )
+        )
+    if args.separate and modes:
+        raise ValueError(
+            f"--separate is for plain images, and --{modes[0]} makes one picture"
+        )
+    if args.labels and args.attributes is not None:
+        raise ValueError(
+            "--class and --attributes are for different models: give one of them"
+        )
+    if args.mode in ("interpolate", "encode") and noisy:
+        raise ValueError(
+            (
+                f"--{args.mode} needs a sampler that draws no noise: --sampler ddim "
+                "without --eta, or dpm"
+            )
+        )
+    if args.mode in ("interpolate", "encode") and len(args.labels or ()) > 1:
+        raise ValueError(f"--{args.mode} takes one --class, got {len(args.labels)}")
+    if args.encode and args.n is not None:
+        raise ValueError(
+            f"--encode makes one picture of one image, and has no use for --n {args.n}"
+        )
 
 
 def _check_suffix(args: Sample) -> None:
     "--out must be what can be written."
-    allowed = {".png", ".jpg", ".jpeg", ".webp"} | ({".gif"} if args.trajectory else set())
-    if args.out is None or args.separate or args.out.suffix.lower() in allowed: return
-    hint = ", or .gif with --trajectory" if args.out.suffix.lower() == ".gif" else ", or be a folder with --separate"
+    allowed = {".png", ".jpg", ".jpeg", ".webp"} | (
+        {".gif"} if args.trajectory else set()
+    )
+    if args.out is None or args.separate or args.out.suffix.lower() in allowed:
+        return
+    hint = (
+        ", or .gif with --trajectory"
+        if args.out.suffix.lower() == ".gif"
+        else ", or be a folder with --separate"
+    )
     raise ValueError(f"out must end in .png, .jpg or .webp{hint}, got {args.out}")
 
 # %% ../nbs/7_command/03_flags.ipynb #fa8437ae
-_PAPER = TrainConfig(steps=800_000, batch_size=128, lr=2e-4, warmup=5000, ema_decay=0.9999, flip=True, checkpoint_every=5000, sample_every=10_000)
+_PAPER = TrainConfig(
+    steps=800_000,
+    batch_size=128,
+    lr=2e-4,
+    warmup=5000,
+    ema_decay=0.9999,
+    flip=True,
+    checkpoint_every=5000,
+    sample_every=10_000,
+)
 
 PRESETS = {
     "digits": Train(
-        data="digits", param="v", noise=ScheduleConfig("cosine"), unet=NETWORKS["digits"],
-        train=TrainConfig(steps=2000, batch_size=128, lr=6e-3, warmup=50, lr_decay="cosine", adam_beta2=0.99, ema_decay=0.996, weighting="min-snr", precision="fp32", checkpoint_every=400, sample_every=0)),
+        data="digits",
+        param="v",
+        noise=ScheduleConfig("cosine"),
+        unet=NETWORKS["digits"],
+        train=TrainConfig(
+            steps=2000,
+            batch_size=128,
+            lr=6e-3,
+            warmup=50,
+            lr_decay="cosine",
+            adam_beta2=0.99,
+            ema_decay=0.996,
+            weighting="min-snr",
+            precision="fp32",
+            checkpoint_every=400,
+            sample_every=0,
+        ),
+    ),
     "mnist": Train(
-        data="mnist", param="v", noise=ScheduleConfig("cosine"), unet=replace(NETWORKS["mnist"], conditioning="scale_shift"),
-        train=TrainConfig(steps=12_000, batch_size=64, lr=2e-3, warmup=200, lr_decay="cosine", adam_beta2=0.99, ema_decay=0.999, weighting="min-snr", checkpoint_every=500, sample_every=0)),
-    "cifar10": Train(data="cifar10", param="eps", noise=ScheduleConfig("linear"), unet=NETWORKS["cifar10"], train=_PAPER),
-    "celeba64": Train(data="celeba", param="eps", noise=ScheduleConfig("linear"), unet=NETWORKS["celeba64"], train=replace(_PAPER, steps=500_000)),
+        data="mnist",
+        param="v",
+        noise=ScheduleConfig("cosine"),
+        unet=replace(NETWORKS["mnist"], conditioning="scale_shift"),
+        train=TrainConfig(
+            steps=12_000,
+            batch_size=64,
+            lr=2e-3,
+            warmup=200,
+            lr_decay="cosine",
+            adam_beta2=0.99,
+            ema_decay=0.999,
+            weighting="min-snr",
+            checkpoint_every=500,
+            sample_every=0,
+        ),
+    ),
+    "cifar10": Train(
+        data="cifar10",
+        param="eps",
+        noise=ScheduleConfig("linear"),
+        unet=NETWORKS["cifar10"],
+        train=_PAPER,
+    ),
+    "celeba64": Train(
+        data="celeba",
+        param="eps",
+        noise=ScheduleConfig("linear"),
+        unet=NETWORKS["celeba64"],
+        train=replace(_PAPER, steps=500_000),
+    ),
     "celeba64-small": Train(
-        data="celeba", param="v", noise=ScheduleConfig("cosine"), unet=NETWORKS["celeba64-small"],
-        train=TrainConfig(steps=30_000, batch_size=128, lr=5e-4, warmup=500, lr_decay="cosine", adam_beta2=0.99, ema_decay=0.9995, weighting="min-snr", flip=True, checkpoint_every=1000, sample_every=2500)),
+        data="celeba",
+        param="v",
+        noise=ScheduleConfig("cosine"),
+        unet=NETWORKS["celeba64-small"],
+        train=TrainConfig(
+            steps=30_000,
+            batch_size=128,
+            lr=5e-4,
+            warmup=500,
+            lr_decay="cosine",
+            adam_beta2=0.99,
+            ema_decay=0.9995,
+            weighting="min-snr",
+            flip=True,
+            checkpoint_every=1000,
+            sample_every=2500,
+        ),
+    ),
     "folder": Train(
-        data="", param="eps", noise=ScheduleConfig("linear"),
-        unet=UNetConfig(image_size=32, in_channels=3, channels=64, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1),
-        train=TrainConfig(steps=100_000, batch_size=64, lr=2e-4, warmup=1000, flip=True, sample_every=5000)),
+        data="",
+        param="eps",
+        noise=ScheduleConfig("linear"),
+        unet=UNetConfig(
+            image_size=32,
+            in_channels=3,
+            channels=64,
+            multipliers=(1, 2, 2, 2),
+            blocks=2,
+            attention=(16,),
+            dropout=0.1,
+        ),
+        train=TrainConfig(
+            steps=100_000,
+            batch_size=64,
+            lr=2e-4,
+            warmup=1000,
+            flip=True,
+            sample_every=5000,
+        ),
+    ),
 }
-FITTING = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "mnist", "cifar10": "cifar10", "celeba": "celeba64-small"}  # the preset for a name of data
+# the preset for a name of data
+FITTING = {
+    "digits": "digits",
+    "mnist": "mnist",
+    "fashion-mnist": "mnist",
+    "cifar10": "cifar10",
+    "celeba": "celeba64-small",
+}
 
 # %% ../nbs/7_command/03_flags.ipynb #5da6e018
 def parse_train(argv: list[str]) -> Train:  # the words after `train`
     "The `Train` that `argv` asks for, with the preset of its data as defaults."
-    words, help = [word.removeprefix("--preset=") for word in argv], bool(HELP & set(argv))
-    if not help and not any(not word.startswith("-") for word in words): raise UsageError(f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of images (see ddpm-lit train --help)")
-    likely = [word if word in PRESETS and word not in FITTING else FITTING[word] for word in words if word in FITTING or word in PRESETS]
-    if help: return _read_train(["--help"], (likely or ["digits"])[0])
-    complaints, brought = [], _brought(find_model(start)) if (start := _started_from(argv)) else {}
+    words, help = (
+        [word.removeprefix("--preset=") for word in argv],
+        bool(HELP & set(argv)),
+    )
+    if not help and not any(not word.startswith("-") for word in words):
+        raise UsageError(
+            (
+                f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of "
+                "images (see ddpm-lit train --help)"
+            )
+        )
+    likely = [
+        word if word in PRESETS and word not in FITTING else FITTING[word]
+        for word in words
+        if word in FITTING or word in PRESETS
+    ]
+    if help:
+        return _read_train(["--help"], (likely or ["digits"])[0])
+    complaints, brought = (
+        [],
+        _brought(find_model(start)) if (start := _started_from(argv)) else {},
+    )
     for guess in dict.fromkeys([*likely, "folder"]):
-        try: args = _read_train(argv, guess, **brought)
-        except UsageError as complaint: complaints.append(complaint)
+        try:
+            args = _read_train(argv, guess, **brought)
+        except UsageError as complaint:
+            complaints.append(complaint)
         else:
-            if _preset_of(args) == guess: return _as_brought(args, **brought) if brought else args
+            if _preset_of(args) == guess:
+                return _as_brought(args, **brought) if brought else args
     raise complaints[0]
 
 # %% ../nbs/7_command/03_flags.ipynb #eb02d280
-def find_model(name: str) -> Run:  # a run folder, a model that comes with the package, or a folder of diffusers
-    "Load a trained network. UsageError if there is none of that name, ValueError if it is damaged."
-    try: return load_model(name)
+# a run folder, a model that comes with the package, or a folder of diffusers
+def find_model(name: str) -> Run:
+    """Load a trained network. UsageError if there is none of that name, ValueError if
+    it is damaged."""
+    try:
+        return load_model(name)
     except ValueError as error:
-        if Path(name).is_dir(): raise
-        raise UsageError(f"there is no run folder {name!r}, and no model of that name comes with the package") from error
+        if Path(name).is_dir():
+            raise
+        raise UsageError(
+            (
+                f"there is no run folder {name!r}, and no model of that name comes "
+                "with the package"
+            )
+        ) from error
 
 
-def _read_train(argv: list[str], preset: str, **other) -> Train: return parse(Train, argv, replace(PRESETS[preset], data=tyro.MISSING, **other))
+def _read_train(argv: list[str], preset: str, **other) -> Train:
+    return parse(Train, argv, replace(PRESETS[preset], data=tyro.MISSING, **other))
 
 
 def _preset_of(args: Train) -> str:
     "The preset that `args` should have begun with."
-    if args.preset is not None and args.preset not in NETWORKS: raise UsageError(f"--preset must be one of {', '.join(NETWORKS)}, got {args.preset!r}")
+    if args.preset is not None and args.preset not in NETWORKS:
+        raise UsageError(
+            f"--preset must be one of {', '.join(NETWORKS)}, got {args.preset!r}"
+        )
     return args.preset or FITTING.get(args.data, "folder")
 
 
 def _started_from(argv: list[str]) -> str | None:
     "The last word that --from is given."
-    words = [b if a == "--from" else a.removeprefix("--from=") for a, b in zip(argv, [*argv[1:], "-"]) if a == "--from" or a.startswith("--from=")]
+    words = [
+        b if a == "--from" else a.removeprefix("--from=")
+        for a, b in zip(argv, [*argv[1:], "-"])
+        if a == "--from" or a.startswith("--from=")
+    ]
     return words[-1] if words and not words[-1].startswith("-") else None
 
 
 def _brought(run: Run) -> dict:
     "What --from brings in the place of defaults."
-    return dict(unet=replace(run.model.config, context_dim=None), noise=_schedule_of(run), param=run.param.name)
+    return dict(
+        unet=replace(run.model.config, context_dim=None),
+        noise=_schedule_of(run),
+        param=run.param.name,
+    )
 
 
-def _as_brought(args: Train, unet: UNetConfig, noise: ScheduleConfig, param: str) -> Train:
-    "UsageError for a flag that wants another schedule or parameterization than the model has; start_from compares the networks."
-    wanted = [(f.name, getattr(args.noise, f.name), getattr(noise, f.name)) for f in fields(noise)] + [("param", args.param, param)]
+def _as_brought(
+    args: Train, unet: UNetConfig, noise: ScheduleConfig, param: str
+) -> Train:
+    """UsageError for a flag that wants another schedule or parameterization than the
+    model has; start_from compares the networks."""
+    wanted = [
+        (f.name, getattr(args.noise, f.name), getattr(noise, f.name))
+        for f in fields(noise)
+    ] + [("param", args.param, param)]
     for name, asked, has in wanted:
-        if asked != has: raise UsageError(f"{name} must be {has}, as in the model to start from, got {asked}")
+        if asked != has:
+            raise UsageError(
+                f"{name} must be {has}, as in the model to start from, got {asked}"
+            )
     return args
 
 
@@ -317,11 +727,22 @@ def _schedule_of(run: Run) -> ScheduleConfig:
     "The flags that give its schedule. UsageError if none do."
     told = run.config.get("noise")
     with suppress(TypeError, ValueError):
-        if isinstance(told, dict) and _alike(made := ScheduleConfig(**told), run.schedule): return made
+        if isinstance(told, dict) and _alike(
+            made := ScheduleConfig(**told), run.schedule
+        ):
+            return made
     for kind in get_args(ScheduleKind):
-        if _alike(made := ScheduleConfig(kind, run.schedule.T), run.schedule): return made
-    raise UsageError("--from must have a schedule that --schedule can name; in Python, start_from and Trainer take any")
+        if _alike(made := ScheduleConfig(kind, run.schedule.T), run.schedule):
+            return made
+    raise UsageError(
+        (
+            "--from must have a schedule that --schedule can name; in Python, "
+            "start_from and Trainer take any"
+        )
+    )
 
 
 def _alike(config: ScheduleConfig, schedule: NoiseSchedule) -> bool:
-    return config.T == schedule.T and torch.allclose(config.build().alpha_bar, schedule.alpha_bar, rtol=1e-3)
+    return config.T == schedule.T and torch.allclose(
+        config.build().alpha_bar, schedule.alpha_bar, rtol=1e-3
+    )

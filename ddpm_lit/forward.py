@@ -16,33 +16,60 @@ from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 # %% ../nbs/1_mathematics/04_forward.ipynb #5e0430e9
 def q_sample(
     schedule: NoiseSchedule,
-    x0: Tensor,       # (B, ...) floating; clean images in [-1, 1]
+    x0: Tensor,  # (B, ...) floating; clean images in [-1, 1]
     t: int | Tensor,  # one time for all, or (B,) int64; 0..T
-    eps: Tensor,      # shape of x0, standard normal noise
-) -> Tensor:          # (B, ...) x_t, float32 or x0's wider type
-    "x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε, in float32 or better (DDPM eq. 4). ValueError for shapes that differ, or integer images."
-    if not x0.is_floating_point(): raise ValueError(f"x0 must be a floating-point tensor (images in [-1, 1]), got {x0.dtype}")
-    if eps.shape != x0.shape: raise ValueError(f"eps must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}")
+    eps: Tensor,  # shape of x0, standard normal noise
+) -> Tensor:  # (B, ...) x_t, float32 or x0's wider type
+    """x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε, in float32 or better (DDPM eq. 4). ValueError for
+    shapes that differ, or integer images."""
+    if not x0.is_floating_point():
+        raise ValueError(
+            f"x0 must be a floating-point tensor (images in [-1, 1]), got {x0.dtype}"
+        )
+    if eps.shape != x0.shape:
+        raise ValueError(
+            f"eps must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}"
+        )
     abar_t = schedule.at(t)
-    if abar_t.ndim and len(abar_t) != len(x0): raise ValueError(f"t must have one time for each of the {len(x0)} images of x0, got {len(abar_t)}")
-    return expand(abar_t.sqrt(), x0) * at_least_float32(x0) + expand((1 - abar_t).sqrt(), x0) * at_least_float32(eps)
+    if abar_t.ndim and len(abar_t) != len(x0):
+        raise ValueError(
+            (
+                f"t must have one time for each of the {len(x0)} images of x0, got "
+                f"{len(abar_t)}"
+            )
+        )
+    return expand(abar_t.sqrt(), x0) * at_least_float32(x0) + expand(
+        (1 - abar_t).sqrt(), x0
+    ) * at_least_float32(eps)
 
 # %% ../nbs/1_mathematics/04_forward.ipynb #f3646bae
 def _check_earlier(s: int | Tensor, t: int | Tensor) -> None:
-    "Raise ValueError unless 0 <= s < t, image by image. On an accelerator the values are not looked at: that would stall it."
-    if isinstance(s, Tensor) and isinstance(t, Tensor) and s.shape != t.shape: raise ValueError(f"s must have the shape of t, {tuple(t.shape)}, got {tuple(s.shape)}")
-    if any(isinstance(u, Tensor) and u.device.type != "cpu" for u in (s, t)): return
+    """Raise ValueError unless 0 <= s < t, image by image. On an accelerator the values
+    are not looked at: that would stall it."""
+    if isinstance(s, Tensor) and isinstance(t, Tensor) and s.shape != t.shape:
+        raise ValueError(
+            f"s must have the shape of t, {tuple(t.shape)}, got {tuple(s.shape)}"
+        )
+    if any(isinstance(u, Tensor) and u.device.type != "cpu" for u in (s, t)):
+        return
     s, t = torch.broadcast_tensors(torch.as_tensor(s), torch.as_tensor(t))
     wrong = (s < 0) | (s >= t)
-    if wrong.any(): raise ValueError(f"s must lie in 0..t-1, got s = {s[wrong][0].item()} with t = {t[wrong][0].item()}")
+    if wrong.any():
+        raise ValueError(
+            (
+                f"s must lie in 0..t-1, got s = {s[wrong][0].item()} with t = "
+                f"{t[wrong][0].item()}"
+            )
+        )
 
 # %% ../nbs/1_mathematics/04_forward.ipynb #bd7f7cb9
 def stride(
     schedule: NoiseSchedule,
-    s: int | Tensor,           # one time for all, or (B,) int64; 0 <= s < t
-    t: int | Tensor,           # one time for all, or (B,) int64; 1..T
-) -> tuple[Tensor, Tensor]:    # α and β, each () or (B,) float64
-    "α = ᾱ_t/ᾱ_s and β = (ᾱ_s − ᾱ_t)/ᾱ_s: q(x_t | x_s) = N(√α x_s, β I) (DDPM eq. 2 for s = t − 1). ValueError unless 0 <= s < t."
+    s: int | Tensor,  # one time for all, or (B,) int64; 0 <= s < t
+    t: int | Tensor,  # one time for all, or (B,) int64; 1..T
+) -> tuple[Tensor, Tensor]:  # α and β, each () or (B,) float64
+    """α = ᾱ_t/ᾱ_s and β = (ᾱ_s − ᾱ_t)/ᾱ_s: q(x_t | x_s) = N(√α x_s, β I) (DDPM eq. 2
+    for s = t − 1). ValueError unless 0 <= s < t."""
     check_times(schedule, t, low=1)
     _check_earlier(s, t)
     abar_s, abar_t = schedule.at(s), schedule.at(t)
@@ -50,14 +77,38 @@ def stride(
 
 # %% ../nbs/1_mathematics/04_forward.ipynb #b91b83d7
 def draw_noise(
-    shape: Sequence[int],                                                  # (B, ...)
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,  # one for all, or one for each image; None is torch's own
-    device: torch.device | str = "cpu",                                    # where the noise is wanted; it is drawn where its generator lives
-    dtype: torch.dtype = torch.float32,                                    # floating
-) -> Tensor:                                                               # `shape`, standard normal
-    "Standard normal noise. With one generator for each image, image i gets the same noise whatever the batch. ValueError for another number of generators."
-    if generator is None: return torch.randn(shape, device=device, dtype=dtype)
-    if isinstance(generator, torch.Generator): return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype).to(device)
-    if not isinstance(generator, Sequence): raise ValueError(f"generator must be a torch.Generator, a sequence of them or None, got {type(generator).__name__}")
-    if len(generator) != shape[0]: raise ValueError(f"generator must be one, or one for each of the {shape[0]} images, got {len(generator)}")
-    return torch.stack([torch.randn(shape[1:], generator=g, device=g.device, dtype=dtype) for g in generator]).to(device)
+    shape: Sequence[int],  # (B, ...)
+    # one for all, or one for each image; None is torch's own
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    # where the noise is wanted; it is drawn where its generator lives
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,  # floating
+) -> Tensor:  # `shape`, standard normal
+    """Standard normal noise. With one generator for each image, image i gets the same
+    noise whatever the batch. ValueError for another number of generators."""
+    if generator is None:
+        return torch.randn(shape, device=device, dtype=dtype)
+    if isinstance(generator, torch.Generator):
+        return torch.randn(
+            shape, generator=generator, device=generator.device, dtype=dtype
+        ).to(device)
+    if not isinstance(generator, Sequence):
+        raise ValueError(
+            (
+                "generator must be a torch.Generator, a sequence of them or None, got "
+                f"{type(generator).__name__}"
+            )
+        )
+    if len(generator) != shape[0]:
+        raise ValueError(
+            (
+                f"generator must be one, or one for each of the {shape[0]} images, got "
+                f"{len(generator)}"
+            )
+        )
+    return torch.stack(
+        [
+            torch.randn(shape[1:], generator=g, device=g.device, dtype=dtype)
+            for g in generator
+        ]
+    ).to(device)

@@ -16,55 +16,115 @@ from .schedule import NoiseSchedule, at_least_float32, expand
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #37e8da59
 def classifier_guided(
-    model: Callable[..., Tensor],                        # model(x, t) that knows no label, or model(x, t, y) with another label to be guided further
+    # model(x, t) that knows no label, or model(x, t, y) with another label to be guided
+    # further
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    log_prob: Callable[[Tensor, Tensor], Tensor],        # (x_t (B, ...), t (B,)) -> (B,) log p(y | x_t) in nats, for the y that is wanted
-    scale: float,                                        # g: 0 ignores the classifier, 1 is Bayes' rule
-    param: Parameterization = EPS,                       # what the model predicts
-) -> Callable[..., Tensor]:                              # a model (x, t) -> out for any sampler, or (x, t, y) -> out
-    "ε̂ − g √(1−ᾱ_t) ∇ log p(y | x_t) (Dhariwal & Nichol 2021, eq. 14), or the same in x_0 or v. ValueError where ᾱ_t = 0: pure noise tells a classifier nothing."
+    # (x_t (B, ...), t (B,)) -> (B,) log p(y | x_t) in nats, for the y that is wanted
+    log_prob: Callable[[Tensor, Tensor], Tensor],
+    scale: float,  # g: 0 ignores the classifier, 1 is Bayes' rule
+    param: Parameterization = EPS,  # what the model predicts
+    # a model (x, t) -> out for any sampler, or (x, t, y) -> out
+) -> Callable[..., Tensor]:
+    """ε̂ − g √(1−ᾱ_t) ∇ log p(y | x_t) (Dhariwal & Nichol 2021, eq. 14), or the same in
+    x_0 or v. ValueError where ᾱ_t = 0: pure noise tells a classifier nothing."""
+
     def guided_model(x: Tensor, t: Tensor, *y: Tensor) -> Tensor:
         with torch.enable_grad():
             seen = x.detach().requires_grad_()
-            slope, = torch.autograd.grad(log_prob(seen, t).sum(), seen)
+            (slope,) = torch.autograd.grad(log_prob(seen, t).sum(), seen)
         abar_t, slope = schedule.at(t), at_least_float32(slope)
-        if abar_t.device.type == "cpu" and not abar_t.all(): raise ValueError(f"t must have alpha_bar > 0, where a classifier can see something, got {t.tolist()}")
+        if abar_t.device.type == "cpu" and not abar_t.all():
+            raise ValueError(
+                (
+                    "t must have alpha_bar > 0, where a classifier can see something, "
+                    f"got {t.tolist()}"
+                )
+            )
         x0_shift = expand(scale * (1 - abar_t) / abar_t.sqrt(), slope) * slope
         eps_shift = expand(-scale * (1 - abar_t).sqrt(), slope) * slope
-        return at_least_float32(model(x, t, *y)) + param.target(schedule, x0_shift, eps_shift, t)
+        return at_least_float32(model(x, t, *y)) + param.target(
+            schedule, x0_shift, eps_shift, t
+        )
+
     return guided_model
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #94db50a0
-def _asked_of(model: Callable[..., Tensor], y: Tensor | int, scale: float | Tensor) -> tuple[Tensor, Tensor]:
-    "`y` and `scale` as tensors, refused where no model could take them, or this one cannot."
-    y, scale = torch.as_tensor(y), torch.as_tensor(scale, dtype=torch.float64, device="cpu")
+def _asked_of(
+    model: Callable[..., Tensor], y: Tensor | int, scale: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """`y` and `scale` as tensors, refused where no model could take them, or this one
+    cannot."""
+    y, scale = (
+        torch.as_tensor(y),
+        torch.as_tensor(scale, dtype=torch.float64, device="cpu"),
+    )
     labels = y.dtype == torch.int64 and y.ndim < 2
-    if not labels and not (y.is_floating_point() and y.ndim == 2): raise ValueError(f"y must be int64 labels (B,), one int, or float contexts (B, D), got {y.dtype} of shape {tuple(y.shape)}")
-    if scale.ndim > 1 or not scale.isfinite().all(): raise ValueError(f"scale must be a finite number, or one for each image, got {scale.tolist()}")
-    if hasattr(model, "null"): model.null(y.reshape(-1) if labels else y)  # a U-Net refuses here what it does not know
+    if not labels and not (y.is_floating_point() and y.ndim == 2):
+        raise ValueError(
+            (
+                "y must be int64 labels (B,), one int, or float contexts (B, D), got "
+                f"{y.dtype} of shape {tuple(y.shape)}"
+            )
+        )
+    if scale.ndim > 1 or not scale.isfinite().all():
+        raise ValueError(
+            (
+                "scale must be a finite number, or one for each image, got "
+                f"{scale.tolist()}"
+            )
+        )
+    # a U-Net refuses here what it does not know
+    if hasattr(model, "null"):
+        model.null(y.reshape(-1) if labels else y)
     return y, scale
 
 
 def _check_batch(name: str, value: Tensor, x: Tensor) -> None:
-    if value.ndim and len(value) != len(x): raise ValueError(f"{name} must have one entry for each of the {len(x)} images, got {len(value)}")
+    if value.ndim and len(value) != len(x):
+        raise ValueError(
+            (
+                f"{name} must have one entry for each of the {len(x)} images, got "
+                f"{len(value)}"
+            )
+        )
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #9b1d67da
 def guided(
-    model: Callable[..., Tensor],  # model(x, t, y=None); one call of twice the batch if it has a method `null(y)`, else two calls
-    y: Tensor | int,               # (B,) int64 labels, (B, D) float contexts, or one label for all images
-    scale: float | Tensor,         # g: 0 ignores y, 1 is plainly conditional, above 1 exaggerates; () or (B,)
-) -> Callable[..., Tensor]:        # a model (x, t) -> out, for any sampler, with batches of B images
-    "out(null) + g · (out(y) − out(null)) (Ho & Salimans 2022, eq. 6, g = 1 + w), in whatever the model predicts. ValueError for a y or scale that does not fit the model or the batch."
+    # model(x, t, y=None); one call of twice the batch if it has a method `null(y)`,
+    # else two calls
+    model: Callable[..., Tensor],
+    # (B,) int64 labels, (B, D) float contexts, or one label for all images
+    y: Tensor | int,
+    # g: 0 ignores y, 1 is plainly conditional, above 1 exaggerates; () or (B,)
+    scale: float | Tensor,
+    # a model (x, t) -> out, for any sampler, with batches of B images
+) -> Callable[..., Tensor]:
+    """out(null) + g · (out(y) − out(null)) (Ho & Salimans 2022, eq. 6, g = 1 + w), in
+    whatever the model predicts. ValueError for a y or scale that does not fit the model
+    or the batch."""
     y, scale = _asked_of(model, y, scale)
+
     def guided_model(x: Tensor, t: Tensor, again: Tensor | None = None) -> Tensor:
-        if again is not None: raise ValueError("y must be None for a guided model: it was told when it was made")
-        for name, value in (("y", y), ("scale", scale)): _check_batch(name, value, x)
+        if again is not None:
+            raise ValueError(
+                "y must be None for a guided model: it was told when it was made"
+            )
+        for name, value in (("y", y), ("scale", scale)):
+            _check_batch(name, value, x)
         wanted = (y if y.ndim else y.expand(len(x))).to(x.device)
         none = [model.null(wanted)] if hasattr(model, "null") else []
-        if scale.ndim == 0 and scale == 0: return model(x, t, *none)
-        if scale.ndim == 0 and scale == 1: return model(x, t, wanted)
-        if none: free, bound = model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([*none, wanted])).chunk(2)
-        else: free, bound = model(x, t), model(x, t, wanted)
+        if scale.ndim == 0 and scale == 0:
+            return model(x, t, *none)
+        if scale.ndim == 0 and scale == 1:
+            return model(x, t, wanted)
+        if none:
+            free, bound = model(
+                torch.cat([x, x]), torch.cat([t, t]), torch.cat([*none, wanted])
+            ).chunk(2)
+        else:
+            free, bound = model(x, t), model(x, t, wanted)
         free, bound = at_least_float32(free), at_least_float32(bound)
         return free + expand(scale, free) * (bound - free)
+
     return guided_model

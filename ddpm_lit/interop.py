@@ -20,39 +20,67 @@ from .ddim import DDIM
 from .ddpm import DDPM, time_steps
 from .prediction import EPS, V, X0, DynamicThreshold, Parameterization
 from .runs import Run
-from .schedule import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, zero_terminal_snr
+from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
+from .schedule import scaled_linear_schedule, zero_terminal_snr
 from .unet import UNet, UNetConfig
 
 # %% ../nbs/4_training/04_diffusers.ipynb #b3717962
 def _names(c: UNetConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
-    "(our module, theirs; three of theirs where ours joins them), in the order of the forward pass."
-    yield from [("conv_in", ("conv_in",)), ("time.0", ("time_embedding.linear_1",)), ("time.2", ("time_embedding.linear_2",))]
-    if c.num_classes is not None: yield "label", ("class_embedding",)
+    """(our module, theirs; three of theirs where ours joins them), in the order of the
+    forward pass."""
+    yield from [
+        ("conv_in", ("conv_in",)),
+        ("time.0", ("time_embedding.linear_1",)),
+        ("time.2", ("time_embedding.linear_2",)),
+    ]
+    if c.num_classes is not None:
+        yield "label", ("class_embedding",)
     depth = len(c.widths)
-    yield from _way("down", range(depth), c, c.blocks, c.widths[:1] + c.widths[:-1], "downsamplers")
-    for i in (0, 1): yield from _block(f"middle.{i}", f"mid_block.resnets.{i}", False)
+    yield from _way(
+        "down", range(depth), c, c.blocks, c.widths[:1] + c.widths[:-1], "downsamplers"
+    )
+    for i in (0, 1):
+        yield from _block(f"middle.{i}", f"mid_block.resnets.{i}", False)
     yield from _attention("middle.0", "mid_block.attentions.0")
     yield from _way("up", reversed(range(depth)), c, c.blocks + 1, None, "upsamplers")
     yield from [("norm_out", ("conv_norm_out",)), ("conv_out", ("conv_out",))]
 
 
-def _way(side: str, levels, c: UNetConfig, blocks: int, before: tuple[int, ...] | None, resampling: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    "The layers of one way: for each level its blocks, then, but for the last, a change of size."
+def _way(
+    side: str,
+    levels,
+    c: UNetConfig,
+    blocks: int,
+    before: tuple[int, ...] | None,
+    resampling: str,
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The layers of one way: for each level its blocks, then, but for the last, a
+    change of size."""
     n = 0
     for i, level in enumerate(levels):
         for j in range(blocks):
-            widens = before is None or (j == 0 and before[level] != c.widths[level])  # going up, what was kept is added: always wider
+            # going up, what was kept is added: always wider
+            widens = before is None or (j == 0 and before[level] != c.widths[level])
             yield from _block(f"{side}.{n}", f"{side}_blocks.{i}.resnets.{j}", widens)
-            if c.attends[level]: yield from _attention(f"{side}.{n}", f"{side}_blocks.{i}.attentions.{j}")
+            if c.attends[level]:
+                yield from _attention(
+                    f"{side}.{n}", f"{side}_blocks.{i}.attentions.{j}"
+                )
             n += 1
         if i < len(c.widths) - 1:
             yield f"{side}.{n}", (f"{side}_blocks.{i}.{resampling}.0.conv",)
             n += 1
 
 
-def _block(ours: str, theirs: str, widens: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for part, name in dict(norm1="norm1", conv1="conv1", time="time_emb_proj", norm2="norm2", conv2="conv2").items(): yield f"{ours}.{part}", (f"{theirs}.{name}",)
-    if widens: yield f"{ours}.shortcut", (f"{theirs}.conv_shortcut",)
+def _block(
+    ours: str, theirs: str, widens: bool
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for part, name in dict(
+        norm1="norm1", conv1="conv1", time="time_emb_proj", norm2="norm2", conv2="conv2"
+    ).items():
+        yield f"{ours}.{part}", (f"{theirs}.{name}",)
+    if widens:
+        yield f"{ours}.shortcut", (f"{theirs}.conv_shortcut",)
 
 
 def _attention(ours: str, theirs: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -61,244 +89,574 @@ def _attention(ours: str, theirs: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield f"{ours}.attention.out", (f"{theirs}.to_out.0",)
 
 # %% ../nbs/4_training/04_diffusers.ipynb #6dc545f8
-_DDPM_NETWORK = {  # what their settings must say: (allowed values, theirs where nothing is said)
-    "center_input_sample": ((False,), False), "time_embedding_type": (("positional",), "positional"), "freq_shift": ((1,), 0), "flip_sin_to_cos": ((False,), True),
-    "mid_block_scale_factor": ((1,), 1), "downsample_padding": ((0,), 1), "downsample_type": (("conv",), "conv"), "upsample_type": (("conv",), "conv"),
-    "act_fn": (("silu", "swish"), "silu"), "norm_eps": ((1e-6,), 1e-5), "add_attention": ((True,), True),
-    "resnet_time_scale_shift": (("default", "scale_shift"), "default"), "class_embed_type": ((None,), None), "mid_block_type": (("UNetMidBlock2D",), "UNetMidBlock2D"),
+# what their settings must say: (allowed values, theirs where nothing is said)
+_DDPM_NETWORK = {
+    "center_input_sample": ((False,), False),
+    "time_embedding_type": (("positional",), "positional"),
+    "freq_shift": ((1,), 0),
+    "flip_sin_to_cos": ((False,), True),
+    "mid_block_scale_factor": ((1,), 1),
+    "downsample_padding": ((0,), 1),
+    "downsample_type": (("conv",), "conv"),
+    "upsample_type": (("conv",), "conv"),
+    "act_fn": (("silu", "swish"), "silu"),
+    "norm_eps": ((1e-6,), 1e-5),
+    "add_attention": ((True,), True),
+    "resnet_time_scale_shift": (("default", "scale_shift"), "default"),
+    "class_embed_type": ((None,), None),
+    "mid_block_type": (("UNetMidBlock2D",), "UNetMidBlock2D"),
 }
 
 
-_LEARNED = "this network has learned variances, which are not supported; its mean alone would be another model"
+_LEARNED = (
+    "this network has learned variances, which are not supported; its mean alone would "
+    "be another model"
+)
 
 
 def _shape(theirs: dict[str, Any]) -> UNetConfig:
-    "Our configuration of their network. ValueError naming the setting that no DDPM U-Net has."
+    """Our configuration of their network. ValueError naming the setting that no DDPM
+    U-Net has."""
     for name, (allowed, default) in _DDPM_NETWORK.items():
-        if theirs.get(name, default) not in allowed: raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))} in a DDPM U-Net, got {theirs.get(name, default)!r}")
-    widths, size, classes = theirs["block_out_channels"], theirs["sample_size"], theirs.get("num_class_embeds")
+        if theirs.get(name, default) not in allowed:
+            raise ValueError(
+                (
+                    f"{name} must be {' or '.join(map(repr, allowed))} in a DDPM "
+                    f"U-Net, got {theirs.get(name, default)!r}"
+                )
+            )
+    widths, size, classes = (
+        theirs["block_out_channels"],
+        theirs["sample_size"],
+        theirs.get("num_class_embeds"),
+    )
     _check_channels(theirs, widths, size)
     attends = [kind.startswith("Attn") for kind in theirs["down_block_types"]]
     _check_blocks(theirs, attends)
-    config = UNetConfig(image_size=size, in_channels=theirs["in_channels"], channels=widths[0], multipliers=[w // widths[0] for w in widths], blocks=theirs["layers_per_block"], attention=(),
-                        dropout=theirs.get("dropout", 0.0), num_classes=classes and classes - 1, conditioning="scale_shift" if theirs.get("resnet_time_scale_shift") == "scale_shift" else "add")
-    if theirs.get("norm_num_groups", 32) != config.groups: config = replace(config, norm_groups=theirs.get("norm_num_groups", 32))
-    middle = config.groups if config.conditioning == "scale_shift" else None  # without it, their middle has no norm before its attention
-    if theirs.get("attn_norm_num_groups") not in (middle, config.groups): raise ValueError(f"attn_norm_num_groups must be {middle} here, got {theirs.get('attn_norm_num_groups')}")
-    config = replace(config, attention=tuple(n for n, yes in zip(config.sizes, attends) if yes))
+    config = UNetConfig(
+        image_size=size,
+        in_channels=theirs["in_channels"],
+        channels=widths[0],
+        multipliers=[w // widths[0] for w in widths],
+        blocks=theirs["layers_per_block"],
+        attention=(),
+        dropout=theirs.get("dropout", 0.0),
+        num_classes=classes and classes - 1,
+        conditioning="scale_shift"
+        if theirs.get("resnet_time_scale_shift") == "scale_shift"
+        else "add",
+    )
+    if theirs.get("norm_num_groups", 32) != config.groups:
+        config = replace(config, norm_groups=theirs.get("norm_num_groups", 32))
+    # without it, their middle has no norm before its attention
+    middle = config.groups if config.conditioning == "scale_shift" else None
+    if theirs.get("attn_norm_num_groups") not in (middle, config.groups):
+        raise ValueError(
+            (
+                f"attn_norm_num_groups must be {middle} here, got "
+                f"{theirs.get('attn_norm_num_groups')}"
+            )
+        )
+    config = replace(
+        config, attention=tuple(n for n, yes in zip(config.sizes, attends) if yes)
+    )
     return replace(config, **_heads(config, theirs.get("attention_head_dim", 8)))
 
 
 def _heads(c: UNetConfig, head_dim: int | None) -> dict[str, int]:
-    "Their width of a head, None being all channels, as our number of heads; or as a width, where it makes more heads at wider levels."
+    """Their width of a head, None being all channels, as our number of heads; or as a
+    width, where it makes more heads at wider levels."""
     for width in c.attention_widths:
-        if head_dim and width % head_dim: raise ValueError(f"attention_head_dim must divide the width {width} of each level with attention, got {head_dim}")
-    heads = {1 if head_dim is None else width // head_dim for width in c.attention_widths}
+        if head_dim and width % head_dim:
+            raise ValueError(
+                (
+                    f"attention_head_dim must divide the width {width} of each level "
+                    f"with attention, got {head_dim}"
+                )
+            )
+    heads = {
+        1 if head_dim is None else width // head_dim for width in c.attention_widths
+    }
     return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}
 
 
 def _check_channels(theirs: dict[str, Any], widths, size) -> None:
-    if theirs.get("out_channels") == 2 * theirs["in_channels"]: raise ValueError(f"out_channels is twice in_channels: {_LEARNED}")
-    if theirs["in_channels"] != theirs.get("out_channels"): raise ValueError(f"out_channels must be in_channels, {theirs['in_channels']}, got {theirs.get('out_channels')}")
-    if not isinstance(size, int): raise ValueError(f"sample_size must be one whole number, got {size!r}")
-    if theirs.get("time_embedding_dim") not in (None, 4 * widths[0]): raise ValueError(f"time_embedding_dim must be four times the first width, {4 * widths[0]}, got {theirs['time_embedding_dim']}")
-    if widths[0] % theirs.get("norm_num_groups", 32): raise ValueError(f"norm_num_groups must divide the first width, {widths[0]}, got {theirs.get('norm_num_groups', 32)}")
-    if any(w % widths[0] for w in widths): raise ValueError(f"block_out_channels must be multiples of the first, got {list(widths)}")
+    if theirs.get("out_channels") == 2 * theirs["in_channels"]:
+        raise ValueError(f"out_channels is twice in_channels: {_LEARNED}")
+    if theirs["in_channels"] != theirs.get("out_channels"):
+        raise ValueError(
+            (
+                f"out_channels must be in_channels, {theirs['in_channels']}, got "
+                f"{theirs.get('out_channels')}"
+            )
+        )
+    if not isinstance(size, int):
+        raise ValueError(f"sample_size must be one whole number, got {size!r}")
+    if theirs.get("time_embedding_dim") not in (None, 4 * widths[0]):
+        raise ValueError(
+            (
+                "time_embedding_dim must be four times the first width, "
+                f"{4 * widths[0]}, got {theirs['time_embedding_dim']}"
+            )
+        )
+    if widths[0] % theirs.get("norm_num_groups", 32):
+        raise ValueError(
+            (
+                f"norm_num_groups must divide the first width, {widths[0]}, got "
+                f"{theirs.get('norm_num_groups', 32)}"
+            )
+        )
+    if any(w % widths[0] for w in widths):
+        raise ValueError(
+            f"block_out_channels must be multiples of the first, got {list(widths)}"
+        )
 
 
 def _check_blocks(theirs: dict[str, Any], attends: list[bool]) -> None:
-    down, up = (["Attn" * yes + kind for yes in order] for kind, order in (("DownBlock2D", attends), ("UpBlock2D", attends[::-1])))
+    down, up = (
+        ["Attn" * yes + kind for yes in order]
+        for kind, order in (("DownBlock2D", attends), ("UpBlock2D", attends[::-1]))
+    )
     for name, want in (("down_block_types", down), ("up_block_types", up)):
-        if list(theirs[name]) != want: raise ValueError(f"{name} must be {want}, got {list(theirs[name])}")
+        if list(theirs[name]) != want:
+            raise ValueError(f"{name} must be {want}, got {list(theirs[name])}")
 
 # %% ../nbs/4_training/04_diffusers.ipynb #8b8c47d2
 _PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
 
 
 def _schedule(theirs: dict[str, Any]) -> NoiseSchedule:
-    T, start, end = theirs.get("num_train_timesteps", 1000), theirs.get("beta_start", 1e-4), theirs.get("beta_end", 0.02)
+    T, start, end = (
+        theirs.get("num_train_timesteps", 1000),
+        theirs.get("beta_start", 1e-4),
+        theirs.get("beta_end", 0.02),
+    )
     betas, kind = theirs.get("trained_betas"), theirs.get("beta_schedule", "linear")
-    makers = {"linear": lambda: linear_schedule(T, start, end), "scaled_linear": lambda: scaled_linear_schedule(T, start, end), "squaredcos_cap_v2": lambda: cosine_schedule(T),
-              "sigmoid": lambda: NoiseSchedule.from_betas(torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (end - start) + start)}
-    if betas is None and kind not in makers: raise ValueError(f"beta_schedule must be one of {', '.join(makers)}, got {kind!r}")
-    schedule = makers[kind]() if betas is None else NoiseSchedule.from_betas(torch.tensor(betas, dtype=torch.float64))
-    return zero_terminal_snr(schedule) if theirs.get("rescale_betas_zero_snr") else schedule
+    makers = {
+        "linear": lambda: linear_schedule(T, start, end),
+        "scaled_linear": lambda: scaled_linear_schedule(T, start, end),
+        "squaredcos_cap_v2": lambda: cosine_schedule(T),
+        "sigmoid": lambda: NoiseSchedule.from_betas(
+            torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (end - start)
+            + start
+        ),
+    }
+    if betas is None and kind not in makers:
+        raise ValueError(
+            f"beta_schedule must be one of {', '.join(makers)}, got {kind!r}"
+        )
+    schedule = (
+        makers[kind]()
+        if betas is None
+        else NoiseSchedule.from_betas(torch.tensor(betas, dtype=torch.float64))
+    )
+    return (
+        zero_terminal_snr(schedule)
+        if theirs.get("rescale_betas_zero_snr")
+        else schedule
+    )
 
 
 def _param(theirs: dict[str, Any]) -> Parameterization:
-    kind = theirs.get("prediction_type", "sample" if theirs.get("predict_epsilon") is False else "epsilon")  # the second name is of 2022
-    if kind not in _PREDICTIONS: raise ValueError(f"prediction_type must be one of {', '.join(_PREDICTIONS)}, got {kind!r}")
+    # the second name is of 2022
+    kind = theirs.get(
+        "prediction_type",
+        "sample" if theirs.get("predict_epsilon") is False else "epsilon",
+    )
+    if kind not in _PREDICTIONS:
+        raise ValueError(
+            f"prediction_type must be one of {', '.join(_PREDICTIONS)}, got {kind!r}"
+        )
     return _PREDICTIONS[kind]
 
 
 def _clip(theirs: dict[str, Any]):
     "Their thresholding, or their clipping, or None."
-    if theirs.get("thresholding"): return DynamicThreshold(theirs.get("dynamic_thresholding_ratio", 0.995), 1.0, theirs.get("sample_max_value", 1.0))
+    if theirs.get("thresholding"):
+        return DynamicThreshold(
+            theirs.get("dynamic_thresholding_ratio", 0.995),
+            1.0,
+            theirs.get("sample_max_value", 1.0),
+        )
     reach = float(theirs.get("clip_sample_range", 1.0))
     return (-reach, reach) if theirs.get("clip_sample", True) else None
 
 # %% ../nbs/4_training/04_diffusers.ipynb #f527a3f3
 def sampler_from_diffusers(
-    scheduler: Any,           # a DDPMScheduler or DDIMScheduler, or its configuration as a dictionary
-    steps: int | None = None, # S, 1..T; None is all T
-    eta: float = 0.0,         # for a DDIMScheduler, as in DDIM
-) -> DDPM | DDIM:             # with the same times
-    "Their way of walking. Raises ValueError, with its name, for a setting that would leave noise in the image or that has no counterpart here."
+    # a DDPMScheduler or DDIMScheduler, or its configuration as a dictionary
+    scheduler: Any,
+    steps: int | None = None,  # S, 1..T; None is all T
+    eta: float = 0.0,  # for a DDIMScheduler, as in DDIM
+) -> DDPM | DDIM:  # with the same times
+    """Their way of walking. Raises ValueError, with its name, for a setting that would
+    leave noise in the image or that has no counterpart here."""
     theirs = _settings(scheduler)
-    kind, T, spacing, offset = (theirs.get(name, default) for name, default in (("_class_name", ""), ("num_train_timesteps", 1000), ("timestep_spacing", "leading"), ("steps_offset", 0)))
-    if kind not in ("DDPMScheduler", "DDIMScheduler"): raise ValueError(f"scheduler must be a DDPMScheduler or a DDIMScheduler, got {kind or type(scheduler).__name__}")
-    if theirs.get("set_alpha_to_one", True) is False: raise ValueError("set_alpha_to_one must be True: False ends the walk at x_1 and leaves its noise in the image")
+    kind, T, spacing, offset = (
+        theirs.get(name, default)
+        for name, default in (
+            ("_class_name", ""),
+            ("num_train_timesteps", 1000),
+            ("timestep_spacing", "leading"),
+            ("steps_offset", 0),
+        )
+    )
+    if kind not in ("DDPMScheduler", "DDIMScheduler"):
+        raise ValueError(
+            (
+                "scheduler must be a DDPMScheduler or a DDIMScheduler, got "
+                f"{kind or type(scheduler).__name__}"
+            )
+        )
+    if theirs.get("set_alpha_to_one", True) is False:
+        raise ValueError(
+            (
+                "set_alpha_to_one must be True: False ends the walk at x_1 and leaves "
+                "its noise in the image"
+            )
+        )
     times = time_steps(T, steps, spacing)
-    if spacing == "leading": times = [t + offset for t in times]
-    if times[0] > T: raise ValueError(f"steps_offset must leave the times within 1..{T}, got {offset}, which makes the first {times[0]}")
-    if kind == "DDIMScheduler": return DDIM(None, eta, timesteps=times)
-    variances = {"fixed_small": "posterior", "fixed_small_log": "posterior", "fixed_large": "beta", "fixed_large_log": "beta"}
+    if spacing == "leading":
+        times = [t + offset for t in times]
+    if times[0] > T:
+        raise ValueError(
+            (
+                f"steps_offset must leave the times within 1..{T}, got {offset}, which "
+                f"makes the first {times[0]}"
+            )
+        )
+    if kind == "DDIMScheduler":
+        return DDIM(None, eta, timesteps=times)
+    variances = {
+        "fixed_small": "posterior",
+        "fixed_small_log": "posterior",
+        "fixed_large": "beta",
+        "fixed_large_log": "beta",
+    }
     variance = theirs.get("variance_type", "fixed_small")
-    if variance not in variances: raise ValueError(f"variance_type must be one of {', '.join(variances)}: learned variances are not supported, got {variance!r}")
+    if variance not in variances:
+        raise ValueError(
+            (
+                f"variance_type must be one of {', '.join(variances)}: learned "
+                f"variances are not supported, got {variance!r}"
+            )
+        )
     return DDPM(variances[variance], timesteps=times)
 
 # %% ../nbs/4_training/04_diffusers.ipynb #eef9b216
 def _settings(thing: Any) -> dict[str, Any]:
-    "The configuration of one of their objects, or a dictionary as it is. ValueError for anything else."
+    """The configuration of one of their objects, or a dictionary as it is. ValueError
+    for anything else."""
     config = getattr(thing, "config", thing)
-    if not hasattr(config, "keys"): raise ValueError(f"an object of diffusers or its configuration is needed, got {type(thing).__name__}")
+    if not hasattr(config, "keys"):
+        raise ValueError(
+            (
+                "an object of diffusers or its configuration is needed, got "
+                f"{type(thing).__name__}"
+            )
+        )
     return {"_class_name": type(thing).__name__} | dict(config)
 
 
 def _read(folder: Path, *names: str) -> dict[str, Any]:
     "The first of the JSON files that is there."
     for name in names:
-        try: return json.loads((folder / name).read_text(encoding="utf-8"))
-        except FileNotFoundError: continue
-        except (OSError, ValueError) as problem: raise ValueError(f"{folder / name} cannot be read as JSON: {problem}") from None
-    raise ValueError(f"{folder} must hold {' or '.join(names)}, and holds neither" if len(names) > 1 else f"{folder} must hold {names[0]}")
+        try:
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as problem:
+            raise ValueError(
+                f"{folder / name} cannot be read as JSON: {problem}"
+            ) from None
+    raise ValueError(
+        f"{folder} must hold {' or '.join(names)}, and holds neither"
+        if len(names) > 1
+        else f"{folder} must hold {names[0]}"
+    )
 
 # %% ../nbs/4_training/04_diffusers.ipynb #75f0b2df
 def from_diffusers(
-    source: Any,            # a UNet2DModel or a pipeline with one, or the folder of either
-    scheduler: Any = None,  # its scheduler, or the scheduler's configuration or folder; None: the pipeline's
-) -> Run:                   # as load_pretrained returns it
-    "A DDPM U-Net of the diffusers library with its schedule. Raises ValueError, naming the setting, for a network that is none, and for learned variances."
-    if hasattr(source, "unet"): source, scheduler = source.unet, scheduler or source.scheduler
+    source: Any,  # a UNet2DModel or a pipeline with one, or the folder of either
+    # its scheduler, or the scheduler's configuration or folder; None: the pipeline's
+    scheduler: Any = None,
+) -> Run:  # as load_pretrained returns it
+    """A DDPM U-Net of the diffusers library with its schedule. Raises ValueError,
+    naming the setting, for a network that is none, and for learned variances."""
+    if hasattr(source, "unet"):
+        source, scheduler = source.unet, scheduler or source.scheduler
     shape, weights = _network(source)
     config = _shape(shape)
     theirs = _scheduler(source, scheduler)
-    with torch.device("meta"): model = UNet(config)
+    with torch.device("meta"):
+        model = UNet(config)
     model.load_state_dict(_ours(config, weights), assign=True)
-    return Run(model.eval(), _schedule(theirs), _param(theirs), _clip(theirs), {"diffusers": {"unet": shape, "scheduler": theirs}})
+    return Run(
+        model.eval(),
+        _schedule(theirs),
+        _param(theirs),
+        _clip(theirs),
+        {"diffusers": {"unet": shape, "scheduler": theirs}},
+    )
 
 # %% ../nbs/4_training/04_diffusers.ipynb #6de20562
 def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Configuration and weights."
-    if hasattr(source, "state_dict"): return _settings(source), {name: x.detach().to("cpu", torch.float32, copy=True) for name, x in source.state_dict().items()}
-    if not isinstance(source, (str, Path)): raise ValueError(f"source must be a UNet2DModel, a pipeline or a folder, got {type(source).__name__}")
+    if hasattr(source, "state_dict"):
+        return _settings(source), {
+            name: x.detach().to("cpu", torch.float32, copy=True)
+            for name, x in source.state_dict().items()
+        }
+    if not isinstance(source, (str, Path)):
+        raise ValueError(
+            (
+                "source must be a UNet2DModel, a pipeline or a folder, got "
+                f"{type(source).__name__}"
+            )
+        )
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
     folder = Path(source) / "unet" if (Path(source) / "unet").is_dir() else Path(source)
-    if not folder.is_dir(): raise ValueError(f"source must be a UNet2DModel or a folder, got {str(source)!r}")
+    if not folder.is_dir():
+        raise ValueError(
+            f"source must be a UNet2DModel or a folder, got {str(source)!r}"
+        )
     file = folder / "diffusion_pytorch_model.safetensors"
-    if not file.exists(): raise ValueError(f"{folder} must hold {file.name}; weights in another format, such as a pickle, are not opened")
-    try: return _read(folder, "config.json"), {name: x.float() for name, x in load_file(file).items()}
-    except SafetensorError as problem: raise ValueError(f"{file} is damaged: {problem}") from None
+    if not file.exists():
+        raise ValueError(
+            (
+                f"{folder} must hold {file.name}; weights in another format, such as a "
+                "pickle, are not opened"
+            )
+        )
+    try:
+        return _read(folder, "config.json"), {
+            name: x.float() for name, x in load_file(file).items()
+        }
+    except SafetensorError as problem:
+        raise ValueError(f"{file} is damaged: {problem}") from None
 
 
 def _scheduler(source: Any, scheduler: Any) -> dict[str, Any]:
     if scheduler is None:
-        if hasattr(source, "state_dict"): raise ValueError("scheduler must be given with a network that is not in a pipeline's folder")
+        if hasattr(source, "state_dict"):
+            raise ValueError(
+                (
+                    "scheduler must be given with a network that is not in a "
+                    "pipeline's folder"
+                )
+            )
         folder = Path(source)
-        return _read(folder / "scheduler" if (folder / "scheduler").is_dir() else folder, "scheduler_config.json")
-    if isinstance(scheduler, (str, Path)): return _read(Path(scheduler), "scheduler_config.json")
+        return _read(
+            folder / "scheduler" if (folder / "scheduler").is_dir() else folder,
+            "scheduler_config.json",
+        )
+    if isinstance(scheduler, (str, Path)):
+        return _read(Path(scheduler), "scheduler_config.json")
     return _settings(scheduler)
 
 
 def _ours(config: UNetConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    "Their weights under our names. ValueError for one that is missing, left over, or of the wrong shape."
+    """Their weights under our names. ValueError for one that is missing, left over, or
+    of the wrong shape."""
     old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    theirs = {".".join(old.get(part, part) for part in name.split(".")): x for name, x in theirs.items()}
-    made = {f"{ours}.{kind}": torch.cat([_take(theirs, f"{name}.{kind}") for name in names]) for ours, names in _names(config) for kind in (["weight"] if ours == "label" else ["weight", "bias"])}
-    if theirs: raise ValueError(f"{next(iter(theirs))} is a weight that a DDPM U-Net of this shape does not have")
-    with torch.device("meta"): want = {name: x.shape for name, x in UNet(config).state_dict().items()}
-    if len(made["conv_out.bias"]) == 2 * config.in_channels: raise ValueError(f"conv_out has twice the channels of an image: {_LEARNED}")
+    theirs = {
+        ".".join(old.get(part, part) for part in name.split(".")): x
+        for name, x in theirs.items()
+    }
+    made = {
+        f"{ours}.{kind}": torch.cat([_take(theirs, f"{name}.{kind}") for name in names])
+        for ours, names in _names(config)
+        for kind in (["weight"] if ours == "label" else ["weight", "bias"])
+    }
+    if theirs:
+        raise ValueError(
+            (
+                f"{next(iter(theirs))} is a weight that a DDPM U-Net of this shape "
+                "does not have"
+            )
+        )
+    with torch.device("meta"):
+        want = {name: x.shape for name, x in UNet(config).state_dict().items()}
+    if len(made["conv_out.bias"]) == 2 * config.in_channels:
+        raise ValueError(f"conv_out has twice the channels of an image: {_LEARNED}")
     for name, x in made.items():
-        if x.shape != want[name]: raise ValueError(f"{name} must have the shape {tuple(want[name])}, got {tuple(x.shape)}")
+        if x.shape != want[name]:
+            raise ValueError(
+                f"{name} must have the shape {tuple(want[name])}, got {tuple(x.shape)}"
+            )
     return made
 
 
 def _take(weights: dict[str, Tensor], name: str) -> Tensor:
-    if name not in weights: raise ValueError(f"{name} is missing among the weights")
+    if name not in weights:
+        raise ValueError(f"{name} is missing among the weights")
     return weights.pop(name)
 
 # %% ../nbs/4_training/04_diffusers.ipynb #005e9f77
 def to_diffusers(
-    run: Run,             # as load_pretrained or from_diffusers returns it
-    folder: str | Path,   # made if absent
-) -> Path:                # the folder of a DDPMPipeline
-    "Write network and schedule so that diffusers opens them. Raises ValueError, naming the setting, for a network that UNet2DModel cannot be."
+    run: Run,  # as load_pretrained or from_diffusers returns it
+    folder: str | Path,  # made if absent
+) -> Path:  # the folder of a DDPMPipeline
+    """Write network and schedule so that diffusers opens them. Raises ValueError,
+    naming the setting, for a network that UNet2DModel cannot be."""
     c, folder = run.model.config, Path(folder)
     _check_expressible(c)
     shape, scheduler = _their_shape(c), _their_scheduler(run)
-    for name in ("unet", "scheduler"): (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("unet", "scheduler"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     _write(folder / "unet" / "config.json", shape)
     _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    with atomic_write(folder / "unet" / "diffusion_pytorch_model.safetensors") as file: file.write(_packed(_theirs(run.model)))
-    _write(folder / "model_index.json", {"_class_name": "DDPMPipeline", "_diffusers_version": "0.30.0", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]})
+    with atomic_write(folder / "unet" / "diffusion_pytorch_model.safetensors") as file:
+        file.write(_packed(_theirs(run.model)))
+    _write(
+        folder / "model_index.json",
+        {
+            "_class_name": "DDPMPipeline",
+            "_diffusers_version": "0.30.0",
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "unet": ["diffusers", "UNet2DModel"],
+        },
+    )
     return folder
 
 # %% ../nbs/4_training/04_diffusers.ipynb #41157448
 def _check_expressible(c: UNetConfig) -> None:
     "Refuse what UNet2DModel has no setting for."
-    if c.context_dim is not None: raise ValueError(f"run must have a network without contexts, which UNet2DModel does not know, got context_dim = {c.context_dim}")
-    if c.multipliers[0] != 1: raise ValueError(f"run must have 1 as the first multiplier of its network, as UNet2DModel does, got {c.multipliers}")
-    if c.upsampling != "nearest": raise ValueError(f"run must have upsampling = 'nearest', the only one of UNet2DModel, got {c.upsampling!r}")
-    if any(n % 2 for n in c.sizes[:-1]): raise ValueError(f"run must have an image_size that can be halved {len(c.sizes) - 1} times, as UNet2DModel loses the last row of an odd size, got {c.image_size}")
+    if c.context_dim is not None:
+        raise ValueError(
+            (
+                "run must have a network without contexts, which UNet2DModel does not "
+                f"know, got context_dim = {c.context_dim}"
+            )
+        )
+    if c.multipliers[0] != 1:
+        raise ValueError(
+            (
+                "run must have 1 as the first multiplier of its network, as "
+                f"UNet2DModel does, got {c.multipliers}"
+            )
+        )
+    if c.upsampling != "nearest":
+        raise ValueError(
+            (
+                "run must have upsampling = 'nearest', the only one of UNet2DModel, "
+                f"got {c.upsampling!r}"
+            )
+        )
+    if any(n % 2 for n in c.sizes[:-1]):
+        raise ValueError(
+            (
+                f"run must have an image_size that can be halved {len(c.sizes) - 1} "
+                "times, as UNet2DModel loses the last row of an odd size, got "
+                f"{c.image_size}"
+            )
+        )
 
 
 def _their_shape(c: UNetConfig) -> dict[str, Any]:
     down = ["Attn" * yes + "DownBlock2D" for yes in c.attends]
     up = ["Attn" * yes + "UpBlock2D" for yes in reversed(c.attends)]
-    return {"_class_name": "UNet2DModel", "sample_size": c.image_size, "in_channels": c.in_channels, "out_channels": c.in_channels, "block_out_channels": list(c.widths), "layers_per_block": c.blocks,
-            "down_block_types": down, "up_block_types": up, "norm_num_groups": c.groups, "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
-            "attention_head_dim": _head_dim(c), "dropout": c.dropout, "num_class_embeds": None if c.num_classes is None else c.num_classes + 1,
-            **({"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": c.groups} if c.conditioning == "scale_shift" else {})}
+    return {
+        "_class_name": "UNet2DModel",
+        "sample_size": c.image_size,
+        "in_channels": c.in_channels,
+        "out_channels": c.in_channels,
+        "block_out_channels": list(c.widths),
+        "layers_per_block": c.blocks,
+        "down_block_types": down,
+        "up_block_types": up,
+        "norm_num_groups": c.groups,
+        "norm_eps": 1e-6,
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "attention_head_dim": _head_dim(c),
+        "dropout": c.dropout,
+        "num_class_embeds": None if c.num_classes is None else c.num_classes + 1,
+        **(
+            {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": c.groups}
+            if c.conditioning == "scale_shift"
+            else {}
+        ),
+    }
 
 
 def _head_dim(c: UNetConfig) -> int | None:
     "Their width of a head; None is one head at every width."
-    if c.heads == 1 and c.head_dim is None: return None
+    if c.heads == 1 and c.head_dim is None:
+        return None
     dims = {width // c.heads_at(width) for width in c.attention_widths}
-    if len(dims) > 1: raise ValueError(f"run must have attention at one width if it has several heads, as UNet2DModel fixes the width of a head, got widths {c.attention_widths}")
+    if len(dims) > 1:
+        raise ValueError(
+            (
+                "run must have attention at one width if it has several heads, as "
+                "UNet2DModel fixes the width of a head, got widths "
+                f"{c.attention_widths}"
+            )
+        )
     return dims.pop()
 
 
 def _their_scheduler(run: Run) -> dict[str, Any]:
     names = {param: name for name, param in _PREDICTIONS.items()}
-    if run.param not in names: raise ValueError(f"run must predict eps, x0 or v, got {run.param.name}")
-    facts = {"_class_name": "DDPMScheduler", "num_train_timesteps": run.schedule.T, "trained_betas": run.schedule.beta[1:].tolist(), "prediction_type": names[run.param], "variance_type": "fixed_small"} | _walk(run)
-    if isinstance(run.clip, DynamicThreshold): return facts | {"clip_sample": False, "thresholding": True, "dynamic_thresholding_ratio": run.clip.quantile, "sample_max_value": run.clip.most or 1e9}
-    if run.clip is None: return facts | {"clip_sample": False}
-    if run.clip[0] != -run.clip[1]: raise ValueError(f"run must clip to a range around 0, as their schedulers do, got {run.clip}")
+    if run.param not in names:
+        raise ValueError(f"run must predict eps, x0 or v, got {run.param.name}")
+    facts = {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": run.schedule.T,
+        "trained_betas": run.schedule.beta[1:].tolist(),
+        "prediction_type": names[run.param],
+        "variance_type": "fixed_small",
+    } | _walk(run)
+    if isinstance(run.clip, DynamicThreshold):
+        return facts | {
+            "clip_sample": False,
+            "thresholding": True,
+            "dynamic_thresholding_ratio": run.clip.quantile,
+            "sample_max_value": run.clip.most or 1e9,
+        }
+    if run.clip is None:
+        return facts | {"clip_sample": False}
+    if run.clip[0] != -run.clip[1]:
+        raise ValueError(
+            f"run must clip to a range around 0, as their schedulers do, got {run.clip}"
+        )
     return facts | {"clip_sample": True, "clip_sample_range": run.clip[1]}
 
 
 def _walk(run: Run) -> dict[str, Any]:
     "How it was walked there, if it came from there."
     before = run.config.get("diffusers", {}).get("scheduler", {})
-    return {name: before[name] for name in ("variance_type", "timestep_spacing", "steps_offset") if name in before}
+    return {
+        name: before[name]
+        for name in ("variance_type", "timestep_spacing", "steps_offset")
+        if name in before
+    }
 
 
 def _theirs(model: UNet) -> dict[str, Tensor]:
     ours, made = model.state_dict(), {}
     for module, names in _names(model.config):
         for kind in ("weight", "bias"):
-            if (x := ours.get(f"{module}.{kind}")) is None: continue
-            made |= {f"{name}.{kind}": part.contiguous() for name, part in zip(names, x.chunk(len(names)))}
+            if (x := ours.get(f"{module}.{kind}")) is None:
+                continue
+            made |= {
+                f"{name}.{kind}": part.contiguous()
+                for name, part in zip(names, x.chunk(len(names)))
+            }
     return made
 
 
 def _packed(weights: dict[str, Tensor]) -> bytes:
     from safetensors.torch import save
-    return save({name: x.detach().cpu() for name, x in weights.items()}, metadata={"format": "pt"})
+
+    return save(
+        {name: x.detach().cpu() for name, x in weights.items()},
+        metadata={"format": "pt"},
+    )
 
 
 def _write(path: Path, facts: dict[str, Any]) -> None:
-    with atomic_write(path, "w") as file: file.write(json.dumps(facts, indent=2) + "\n")
+    with atomic_write(path, "w") as file:
+        file.write(json.dumps(facts, indent=2) + "\n")

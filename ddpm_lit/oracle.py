@@ -18,38 +18,62 @@ from .schedule import NoiseSchedule, at_least_float32, check_times
 # %% ../nbs/1_mathematics/08_oracle.ipynb #5ef708a2
 @dataclass(frozen=True, eq=False)
 class GaussianMixtureOracle:
-    "The model whose prediction cannot be improved, for data from Σ_k w_k N(m_k, v_k I)."
-    schedule: NoiseSchedule        # the noise levels that the times 1..T stand for
-    weights: Tensor                # (K,) how often each component occurs; positive, divided by their sum
-    means: Tensor                  # (K, ...) m_k, in the shape of an image
-    variances: Tensor              # (K,) v_k >= 0; 0 is a single image
+    """The model whose prediction cannot be improved, for data from Σ_k w_k N(m_k, v_k
+    I)."""
+
+    schedule: NoiseSchedule  # the noise levels that the times 1..T stand for
+    # (K,) how often each component occurs; positive, divided by their sum
+    weights: Tensor
+    means: Tensor  # (K, ...) m_k, in the shape of an image
+    variances: Tensor  # (K,) v_k >= 0; 0 is a single image
     param: Parameterization = EPS  # what it predicts: EPS, X0 or V
 
     def __post_init__(self):
         for name in ("weights", "means", "variances"):
-            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), dtype=torch.float64, device="cpu").detach())
+            object.__setattr__(
+                self,
+                name,
+                torch.as_tensor(
+                    getattr(self, name), dtype=torch.float64, device="cpu"
+                ).detach(),
+            )
         K = len(self.means)
-        if self.weights.shape != (K,) or not (self.weights > 0).all(): raise ValueError(f"weights must be {K} positive numbers, one for each of the means, got {self.weights.tolist()}")
-        if self.variances.shape != (K,) or not (self.variances >= 0).all(): raise ValueError(f"variances must be {K} numbers >= 0, one for each of the means, got {self.variances.tolist()}")
+        if self.weights.shape != (K,) or not (self.weights > 0).all():
+            raise ValueError(
+                (
+                    f"weights must be {K} positive numbers, one for each of the means, "
+                    f"got {self.weights.tolist()}"
+                )
+            )
+        if self.variances.shape != (K,) or not (self.variances >= 0).all():
+            raise ValueError(
+                (
+                    f"variances must be {K} numbers >= 0, one for each of the means, "
+                    f"got {self.variances.tolist()}"
+                )
+            )
         object.__setattr__(self, "weights", self.weights / self.weights.sum())
 
     def __call__(
         self,
-        x: Tensor,                # (B, ...) noisy images x_t
-        t: int | Tensor,          # (B,) int64 times in 1..T
-        y: Tensor | None = None,  # (B,) int64 components in 0..K-1; K, or None for all, where not known
-    ) -> Tensor:                  # (B, ...) E[target | x_t] (and y)
-        "E[a x_0 + b ε | x_t] = Σ_k r_k E[a x_0 + b ε | x_t, k]. Raises ValueError for t = 0, where no noise is left to predict, and for other labels."
+        x: Tensor,  # (B, ...) noisy images x_t
+        t: int | Tensor,  # (B,) int64 times in 1..T
+        # (B,) int64 components in 0..K-1; K, or None for all, where not known
+        y: Tensor | None = None,
+    ) -> Tensor:  # (B, ...) E[target | x_t] (and y)
+        """E[a x_0 + b ε | x_t] = Σ_k r_k E[a x_0 + b ε | x_t, k]. Raises ValueError for
+        t = 0, where no noise is left to predict, and for other labels."""
         r, x0, eps, _ = self._beliefs(x, t, y)
         return self.param.target(self.schedule, (r * x0).sum(1), (r * eps).sum(1), t)
 
     def variance(
         self,
-        x: Tensor,                # (B, ...) noisy images x_t
-        t: int | Tensor,          # (B,) int64 times in 1..T
+        x: Tensor,  # (B, ...) noisy images x_t
+        t: int | Tensor,  # (B,) int64 times in 1..T
         y: Tensor | None = None,  # (B,) int64 labels, as in a call
-    ) -> Tensor:                  # (B, ...) Var(x_0 | x_t) (and y) of each coordinate
-        "Σ_k r_k (u_k + (μ_k − μ)²), the law of total variance with μ_k, u_k = E, Var(x_0 | x_t, k). Raises ValueError as a call does."
+    ) -> Tensor:  # (B, ...) Var(x_0 | x_t) (and y) of each coordinate
+        """Σ_k r_k (u_k + (μ_k − μ)²), the law of total variance with μ_k, u_k = E,
+        Var(x_0 | x_t, k). Raises ValueError as a call does."""
         r, x0, _, within = self._beliefs(x, t, y)
         mean = (r * x0).sum(1, keepdim=True)
         return (r * (within + (x0 - mean).square())).sum(1)
@@ -57,52 +81,93 @@ class GaussianMixtureOracle:
     def null(
         self,
         y: Tensor,  # (B,) int64 labels
-    ) -> Tensor:    # (B,) the label K, "not known", for each
+    ) -> Tensor:  # (B,) the label K, "not known", for each
         "Labels that tell nothing."
         return torch.full_like(y, len(self.means))
 
     def log_prob(
         self,
-        x: Tensor,        # (B, ...) noisy images, or clean ones at t = 0
+        x: Tensor,  # (B, ...) noisy images, or clean ones at t = 0
         t: int | Tensor,  # (B,) int64 times in 0..T
-    ) -> Tensor:          # (B,) in nats, for the whole image
+    ) -> Tensor:  # (B,) in nats, for the whole image
         "log q(x_t)."
         return self._components(x, t)[-1].logsumexp(1)
 
     def sample(
         self,
-        n: int,                                    # how many images
+        n: int,  # how many images
         generator: torch.Generator | None = None,  # where the randomness comes from
-    ) -> Tensor:                                   # (n, ...) float64 clean images
+    ) -> Tensor:  # (n, ...) float64 clean images
         "Draw x_0 from the mixture."
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = draw_noise((n, *self.means.shape[1:]), generator, dtype=torch.float64)
         return self.means[k] + _like(self.variances[k].sqrt(), noise) * noise
 
-    def _beliefs(self, x: Tensor, t: int | Tensor, y: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        "r_k, E[x_0 | x_t, k], E[ε | x_t, k] and Var(x_0 | x_t, k), for every image and component."
+    def _beliefs(
+        self, x: Tensor, t: int | Tensor, y: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """r_k, E[x_0 | x_t, k], E[ε | x_t, k] and Var(x_0 | x_t, k), for every image
+        and component."""
         check_times(self.schedule, t, low=1)
         abar, var, gap, logits = self._components(x, t)
-        if y is not None: logits = logits.masked_fill(self._excluded(y, len(x)).to(logits.device), -torch.inf)
-        x0 = self.means.to(gap) + _like(abar.sqrt() * self.variances.to(abar) / var, gap) * gap
+        if y is not None:
+            logits = logits.masked_fill(
+                self._excluded(y, len(x)).to(logits.device), -torch.inf
+            )
+        x0 = (
+            self.means.to(gap)
+            + _like(abar.sqrt() * self.variances.to(abar) / var, gap) * gap
+        )
         eps = _like((1 - abar).sqrt() / var, gap) * gap
-        return _like(logits.softmax(1), gap), x0, eps, _like(self.variances.to(abar) * (1 - abar) / var, gap)
+        return (
+            _like(logits.softmax(1), gap),
+            x0,
+            eps,
+            _like(self.variances.to(abar) * (1 - abar) / var, gap),
+        )
 
     def _excluded(self, y: Tensor, batch: int) -> Tensor:
         "(B, K) whether a label rules a component out; the label K rules out none."
         K = len(self.means)
-        if y.dtype != torch.int64 or y.shape != (batch,): raise ValueError(f"y must be int64 of shape ({batch},), one label for each image, got {y.dtype} of shape {tuple(y.shape)}")
-        if ((y < 0) | (y > K)).any(): raise ValueError(f"y must lie in 0..{K}, where {K} means no label, got {y.tolist()}")
+        if y.dtype != torch.int64 or y.shape != (batch,):
+            raise ValueError(
+                (
+                    f"y must be int64 of shape ({batch},), one label for each image, "
+                    f"got {y.dtype} of shape {tuple(y.shape)}"
+                )
+            )
+        if ((y < 0) | (y > K)).any():
+            raise ValueError(
+                f"y must lie in 0..{K}, where {K} means no label, got {y.tolist()}"
+            )
         return (torch.arange(K, device=y.device) != y[:, None]) & (y[:, None] < K)
 
-    def _components(self, x: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        "ᾱ_t, V_k = ᾱ_t v_k + 1 − ᾱ_t, x_t − √ᾱ_t m_k and log w_k N(x_t; √ᾱ_t m_k, V_k I), for every image and component."
-        if x.shape[1:] != self.means.shape[1:]: raise ValueError(f"x must have shape (B, {', '.join(map(str, self.means.shape[1:]))}), as the means have, got {tuple(x.shape)}")
+    def _components(
+        self, x: Tensor, t: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """ᾱ_t, V_k = ᾱ_t v_k + 1 − ᾱ_t, x_t − √ᾱ_t m_k and log w_k N(x_t; √ᾱ_t m_k, V_k
+        I), for every image and component."""
+        if x.shape[1:] != self.means.shape[1:]:
+            raise ValueError(
+                (
+                    "x must have shape (B, "
+                    f"{', '.join(map(str, self.means.shape[1:]))}), as the means have, "
+                    f"got {tuple(x.shape)}"
+                )
+            )
         x, abar = at_least_float32(x), self.schedule.at(t).reshape(-1, 1)
         var = abar * self.variances.to(abar) + 1 - abar
         gap = x[:, None] - _like(abar.sqrt(), x[:, None]) * self.means.to(x)
-        log_norm = self.weights.log().to(abar) - self.means[0].numel() / 2 * (2 * torch.pi * var).log()
-        return abar, var, gap, log_norm.to(x) - gap.square().flatten(2).sum(2) / (2 * var).to(x)
+        log_norm = (
+            self.weights.log().to(abar)
+            - self.means[0].numel() / 2 * (2 * torch.pi * var).log()
+        )
+        return (
+            abar,
+            var,
+            gap,
+            log_norm.to(x) - gap.square().flatten(2).sum(2) / (2 * var).to(x),
+        )
 
 
 def _like(c: Tensor, x: Tensor) -> Tensor:

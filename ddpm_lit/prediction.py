@@ -20,28 +20,52 @@ from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 @dataclass(frozen=True, eq=False)
 class Prediction:
     "What a network sees in x_t: `√ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t` (DDPM eq. 4)."
-    x0: Tensor   # (B, ...) x̂_0, the clean image
+
+    x0: Tensor  # (B, ...) x̂_0, the clean image
     eps: Tensor  # (B, ...) ε̂, the noise
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #11a6cde4
 def _check_pair(first: str, x: Tensor, second: str, y: Tensor, t: int | Tensor) -> None:
-    "Refuse two images of different shapes, or a t that has not one time for each image."
-    if x.shape != y.shape: raise ValueError(f"{second} must have the shape of {first}, {tuple(x.shape)}, got {tuple(y.shape)}")
-    if isinstance(t, Tensor) and t.ndim == 1 and len(t) != len(x): raise ValueError(f"t must have one time for each of the {len(x)} images, got {len(t)}")
+    """Refuse two images of different shapes, or a t that has not one time for each
+    image."""
+    if x.shape != y.shape:
+        raise ValueError(
+            (
+                f"{second} must have the shape of {first}, {tuple(x.shape)}, got "
+                f"{tuple(y.shape)}"
+            )
+        )
+    if isinstance(t, Tensor) and t.ndim == 1 and len(t) != len(x):
+        raise ValueError(
+            f"t must have one time for each of the {len(x)} images, got {len(t)}"
+        )
 
 
 def _check_solvable(name: str, abar_t: Tensor, det: Tensor) -> None:
-    "Refuse equations without a solution. On an accelerator the values are not looked at: that would stall it."
-    if det.device.type != "cpu" or not (det == 0).any(): return
-    reason = "alpha_bar is 0 and xt is pure noise" if (abar_t == 0).any() else "alpha_bar is 1 and xt is free of noise"
-    raise ValueError(f"a prediction of {name} cannot be decoded where {reason}: it tells nothing that xt does not; choose another t or parameterization")
+    """Refuse equations without a solution. On an accelerator the values are not looked
+    at: that would stall it."""
+    if det.device.type != "cpu" or not (det == 0).any():
+        return
+    reason = (
+        "alpha_bar is 0 and xt is pure noise"
+        if (abar_t == 0).any()
+        else "alpha_bar is 1 and xt is free of noise"
+    )
+    raise ValueError(
+        (
+            f"a prediction of {name} cannot be decoded where {reason}: it tells "
+            "nothing that xt does not; choose another t or parameterization"
+        )
+    )
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #8d375a56
 @dataclass(frozen=True)
 class Parameterization:
     "What a network is trained to predict: a·x_0 + b·ε."
-    name: str                                         # how files and the command line call it
-    mix: Callable[..., tuple] = field(repr=False)     # (√ᾱ_t, √(1−ᾱ_t)) -> (a, b); knows nothing of torch, so sympy may pass through
+
+    name: str  # how files and the command line call it
+    # (√ᾱ_t, √(1−ᾱ_t)) -> (a, b); knows nothing of torch, so sympy may pass through
+    mix: Callable[..., tuple] = field(repr=False)
 
     def _system(self, schedule, t):
         "√ᾱ_t, √(1−ᾱ_t), a, b in float64."
@@ -53,23 +77,27 @@ class Parameterization:
     def target(
         self,
         schedule: NoiseSchedule,
-        x0: Tensor,       # (B, ...) clean images
-        eps: Tensor,      # (B, ...) the noise that made x_t
+        x0: Tensor,  # (B, ...) clean images
+        eps: Tensor,  # (B, ...) the noise that made x_t
         t: int | Tensor,  # (B,) int64 or int, 0..T
-    ) -> Tensor:          # (B, ...) float32 or wider
-        "a·x_0 + b·ε, what the network should answer. Raises ValueError for shapes that do not match."
+    ) -> Tensor:  # (B, ...) float32 or wider
+        """a·x_0 + b·ε, what the network should answer. Raises ValueError for shapes
+        that do not match."""
         _check_pair("x0", x0, "eps", eps, t)
         _, _, a, b = self._system(schedule, t)
-        return expand(a, x0) * at_least_float32(x0) + expand(b, eps) * at_least_float32(eps)
+        return expand(a, x0) * at_least_float32(x0) + expand(b, eps) * at_least_float32(
+            eps
+        )
 
     def decode(
         self,
         schedule: NoiseSchedule,
-        out: Tensor,      # (B, ...) the network's output
-        xt: Tensor,       # (B, ...) what the network was shown
+        out: Tensor,  # (B, ...) the network's output
+        xt: Tensor,  # (B, ...) what the network was shown
         t: int | Tensor,  # (B,) int64 or int: 1..T, and 0 unless x0 is predicted
-    ) -> Prediction:      # x̂_0 and ε̂, float32 or wider
-        "Solve `a·x̂_0 + b·ε̂ = out` with `√ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t`. Raises ValueError for shapes that do not match, ε at ᾱ_t = 0, x_0 at ᾱ_t = 1."
+    ) -> Prediction:  # x̂_0 and ε̂, float32 or wider
+        """Solve `a·x̂_0 + b·ε̂ = out` with `√ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂ = x_t`. Raises
+        ValueError for shapes that do not match, ε at ᾱ_t = 0, x_0 at ᾱ_t = 1."""
         _check_pair("xt", xt, "out", out, t)
         signal, noise, a, b = self._system(schedule, t)
         det = signal * b - noise * a
@@ -79,96 +107,152 @@ class Parameterization:
         return Prediction(x0, expand(signal / det, xt) * out - expand(a / det, xt) * xt)
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #95de38f1
-def _eps(signal, noise): return 0, 1
-def _x0(signal, noise): return 1, 0
-def _v(signal, noise): return -noise, signal
+def _eps(signal, noise):
+    return 0, 1
+
+
+def _x0(signal, noise):
+    return 1, 0
+
+
+def _v(signal, noise):
+    return -noise, signal
+
 
 EPS = Parameterization("eps", _eps)  # DDPM section 3.2
 X0 = Parameterization("x0", _x0)
-V = Parameterization("v", _v)        # Salimans & Ho 2022
+V = Parameterization("v", _v)  # Salimans & Ho 2022
 PARAMETERIZATIONS = {p.name: p for p in (EPS, X0, V)}
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #2f3ae396
 @dataclass(frozen=True)
 class DynamicThreshold:
-    "`x̂_0 → clamp(x̂_0, −s, s)/s`, with s a quantile of `|x̂_0|` in each image (Saharia et al. 2022, section 2.3). ValueError for settings that are not allowed."
-    quantile: float = 0.995    # in (0, 1]: the share of an image's coordinates that lie within [-s, s]
-    least: float = 1.0         # > 0, the smallest s: with 1, images within [-1, 1] stay as they are
-    most: float | None = None  # the largest s, at least `least`; None: no limit. least = most = 1 is clip=(-1, 1)
+    """`x̂_0 → clamp(x̂_0, −s, s)/s`, with s a quantile of `|x̂_0|` in each image
+    (Saharia et al. 2022, section 2.3). ValueError for settings that are not allowed."""
+
+    # in (0, 1]: the share of an image's coordinates that lie within [-s, s]
+    quantile: float = 0.995
+    # > 0, the smallest s: with 1, images within [-1, 1] stay as they are
+    least: float = 1.0
+    # the largest s, at least `least`; None: no limit. least = most = 1 is clip=(-1, 1)
+    most: float | None = None
 
     def __post_init__(self):
-        if not 0 < self.quantile <= 1: raise ValueError(f"quantile must lie in (0, 1], got {self.quantile!r}")
-        if not self.least > 0: raise ValueError(f"least must be positive, got {self.least!r}")
-        if self.most is not None and not self.most >= self.least: raise ValueError(f"most must be None or at least `least`, {self.least!r}, got {self.most!r}")
+        if not 0 < self.quantile <= 1:
+            raise ValueError(f"quantile must lie in (0, 1], got {self.quantile!r}")
+        if not self.least > 0:
+            raise ValueError(f"least must be positive, got {self.least!r}")
+        if self.most is not None and not self.most >= self.least:
+            raise ValueError(
+                (
+                    f"most must be None or at least `least`, {self.least!r}, got "
+                    f"{self.most!r}"
+                )
+            )
 
     def __call__(
         self,
         x0: Tensor,  # (B, ...) x̂_0
-    ) -> Tensor:     # (B, ...) within [-1, 1], float32 or wider
+    ) -> Tensor:  # (B, ...) within [-1, 1], float32 or wider
         "Cut each image at its own s, then divide by it."
         x0 = at_least_float32(x0)
-        s = torch.stack([image.abs().flatten().quantile(self.quantile) for image in x0])  # one by one: torch's quantile takes at most 2^24 numbers
+        # one by one: torch's quantile takes at most 2^24 numbers
+        s = torch.stack([image.abs().flatten().quantile(self.quantile) for image in x0])
         s = expand(s.clamp(self.least, self.most), x0)
         return x0.clamp(-s, s) / s
 
 
-Clip = tuple[float, float] | DynamicThreshold  # what samplers take as `clip`, besides None
+# what samplers take as `clip`, besides None
+Clip = tuple[float, float] | DynamicThreshold
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #096783e5
 def clip_prediction(
     schedule: NoiseSchedule,
     pred: Prediction,
-    xt: Tensor,       # (B, ...) what the network was shown
+    xt: Tensor,  # (B, ...) what the network was shown
     t: int | Tensor,  # (B,) int64 or int, 1..T
-    clip: Clip,       # (lowest, highest) value of clean data, (-1, 1) for images; or a DynamicThreshold
-) -> Prediction:      # x̂_0 within `clip`, and the ε̂ that goes with it
-    "Clamp `x̂_0` and re-derive `ε̂ = (x_t − √ᾱ_t x̂_0)/√(1−ᾱ_t)`, so that both still make x_t. Raises ValueError for t = 0 or an empty range."
+    # (lowest, highest) value of clean data, (-1, 1) for images; or a DynamicThreshold
+    clip: Clip,
+) -> Prediction:  # x̂_0 within `clip`, and the ε̂ that goes with it
+    """Clamp `x̂_0` and re-derive `ε̂ = (x_t − √ᾱ_t x̂_0)/√(1−ᾱ_t)`, so that both still
+    make x_t. Raises ValueError for t = 0 or an empty range."""
     check_times(schedule, t, low=1)
-    if isinstance(clip, DynamicThreshold): return X0.decode(schedule, clip(pred.x0), xt, t)
+    if isinstance(clip, DynamicThreshold):
+        return X0.decode(schedule, clip(pred.x0), xt, t)
     if not isinstance(clip, (tuple, list)) or len(clip) != 2 or not clip[0] < clip[1]:
-        raise ValueError(f"clip must be (low, high) with low < high, or a DynamicThreshold, got {clip!r}")
+        raise ValueError(
+            (
+                "clip must be (low, high) with low < high, or a DynamicThreshold, got "
+                f"{clip!r}"
+            )
+        )
     low, high = clip
     return X0.decode(schedule, pred.x0.clamp(low, high), xt, t)
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #90155e04
 def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:
-    if reduction not in ("mean", "none"): raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
-    if weight is not None and weight.shape != (batch,): raise ValueError(f"weight must have shape ({batch},), one for each image, got {tuple(weight.shape)}")
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
+    if weight is not None and weight.shape != (batch,):
+        raise ValueError(
+            (
+                f"weight must have shape ({batch},), one for each image, got "
+                f"{tuple(weight.shape)}"
+            )
+        )
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #dda49287
 def ddpm_loss(
-    model: Callable[..., Tensor],   # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
+    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
+    model: Callable[..., Tensor],
     schedule: NoiseSchedule,
-    x0: Tensor,                     # (B, ...) clean data, images in [-1, 1]
-    t: Tensor,                      # (B,) int64, 1..T
-    eps: Tensor,                    # (B, ...) standard normal noise
+    x0: Tensor,  # (B, ...) clean data, images in [-1, 1]
+    t: Tensor,  # (B,) int64, 1..T
+    eps: Tensor,  # (B, ...) standard normal noise
     param: Parameterization = EPS,  # what the model predicts
-    y: Tensor | None = None,        # (B, ...) labels or contexts; None: the model is called without
-    weight: Tensor | None = None,   # (B,) factor for each image's loss, for example min_snr_weight; None is 1
-    reduction: str = "mean",        # "mean" over the batch, or "none"
-) -> Tensor:                        # () or, for "none", (B,); float32 or wider
-    "‖target − model(x_t, t)‖² averaged over the coordinates (DDPM eq. 14). Raises ValueError for wrong shapes, times or reduction."
+    # (B, ...) labels or contexts; None: the model is called without
+    y: Tensor | None = None,
+    # (B,) factor for each image's loss, for example min_snr_weight; None is 1
+    weight: Tensor | None = None,
+    reduction: str = "mean",  # "mean" over the batch, or "none"
+) -> Tensor:  # () or, for "none", (B,); float32 or wider
+    """‖target − model(x_t, t)‖² averaged over the coordinates (DDPM eq. 14). Raises
+    ValueError for wrong shapes, times or reduction."""
     _check_loss(weight, reduction, len(x0))
     check_times(schedule, t, low=1)
     target, xt = param.target(schedule, x0, eps, t), q_sample(schedule, x0, t, eps)
     out = model(xt, t) if y is None else model(xt, t, y)
-    if out.shape != target.shape: raise ValueError(f"the model must return the shape of x0, {tuple(target.shape)}, got {tuple(out.shape)}")
+    if out.shape != target.shape:
+        raise ValueError(
+            (
+                f"the model must return the shape of x0, {tuple(target.shape)}, got "
+                f"{tuple(out.shape)}"
+            )
+        )
     loss = (target - at_least_float32(out)).square().flatten(1).mean(1)
-    if weight is not None: loss = weight.to(loss) * loss
+    if weight is not None:
+        loss = weight.to(loss) * loss
     return loss.mean() if reduction == "mean" else loss
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #4a204ccc
 def min_snr_weight(
     schedule: NoiseSchedule,
-    t: int | Tensor,                # (B,) int64 or int, 1..T
+    t: int | Tensor,  # (B,) int64 or int, 1..T
     param: Parameterization = EPS,  # the loss that will be weighted: EPS, X0 or V
-    gamma: float = 5.0,             # γ > 0, the largest weight of an x_0 error
-) -> Tensor:                        # (B,) or () float64
-    "min(SNR, γ) as a weight for the x_0 loss, over SNR for ε, over SNR + 1 for v (Hang et al. 2023). Raises ValueError for γ <= 0 or another `param`."
-    if not gamma > 0: raise ValueError(f"gamma must be positive, got {gamma}")
+    gamma: float = 5.0,  # γ > 0, the largest weight of an x_0 error
+) -> Tensor:  # (B,) or () float64
+    """min(SNR, γ) as a weight for the x_0 loss, over SNR for ε, over SNR + 1 for v
+    (Hang et al. 2023). Raises ValueError for γ <= 0 or another `param`."""
+    if not gamma > 0:
+        raise ValueError(f"gamma must be positive, got {gamma}")
     check_times(schedule, t, low=1)
     abar_t = schedule.at(t)
     snr = abar_t / (1 - abar_t)
-    weights = {EPS: (gamma / snr).clamp(max=1), X0: snr.clamp(max=gamma), V: snr.clamp(max=gamma) / (snr + 1)}
-    if param not in weights: raise ValueError(f"param must be EPS, X0 or V, got {param}")
+    weights = {
+        EPS: (gamma / snr).clamp(max=1),
+        X0: snr.clamp(max=gamma),
+        V: snr.clamp(max=gamma) / (snr + 1),
+    }
+    if param not in weights:
+        raise ValueError(f"param must be EPS, X0 or V, got {param}")
     return weights[param]

@@ -17,34 +17,56 @@ from sympy import Expr, Symbol, symbols
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #a0c0a8e8
 x_0, x_s, x_t, ε = symbols("x_0 x_s x_t varepsilon", real=True)
-α_t, β_t, ᾱ_s, ᾱ_t, σ = symbols("alpha_t beta_t alphabar_s alphabar_t sigma", positive=True)
+α_t, β_t, ᾱ_s, ᾱ_t, σ = symbols(
+    "alpha_t beta_t alphabar_s alphabar_t sigma", positive=True
+)
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #a68a68f4
 A, B = symbols("A B", positive=True)
-noise_to_signal = {ᾱ_t: 1 / ((1 + A) * (1 + B)), α_t: 1 / (1 + A), β_t: A / (1 + A), ᾱ_s: 1 / (1 + B)}
+noise_to_signal = {
+    ᾱ_t: 1 / ((1 + A) * (1 + B)),
+    α_t: 1 / (1 + A),
+    β_t: A / (1 + A),
+    ᾱ_s: 1 / (1 + B),
+}
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #b7f9aec0
 def _points(free: list[Symbol], n: int = 3) -> list[dict]:
-    "`n` exact rational points that respect the declared assumptions of the symbols `free`."
+    """`n` exact rational points that respect the declared assumptions of the symbols
+    `free`."""
     draw = random.Random(0)
+
     def value(v):
-        if v.is_integer: return sympy.Integer(draw.randint(1, 9))
+        if v.is_integer:
+            return sympy.Integer(draw.randint(1, 9))
         share = sympy.Rational(draw.randint(1, 96), 97)
         return share if v.is_positive else 4 * share - 2
+
     return [{v: value(v) for v in free} for _ in range(n)]
 
 
 def _counterexample(gap: Expr) -> tuple[dict, Expr] | None:
-    "A point at which `gap` is not zero, with its value there, or None if it vanishes at every point tried."
+    """A point at which `gap` is not zero, with its value there, or None if it vanishes
+    at every point tried."""
     for point in _points(sorted(gap.free_symbols, key=str)):
         value = sympy.N(gap.subs(point), 30)
-        if value.is_number and not value.has(sympy.nan, sympy.zoo) and abs(value) > 1e-20: return point, value
+        if (
+            value.is_number
+            and not value.has(sympy.nan, sympy.zoo)
+            and abs(value) > 1e-20
+        ):
+            return point, value
     return None
 
 
-_ROADS = (sympy.simplify, lambda e: sympy.expand(sympy.together(e)), sympy.radsimp,
-          lambda e: sympy.simplify(sympy.expand(e)), lambda e: sympy.simplify(sympy.expand_log(e)),
-          lambda e: sympy.simplify(sympy.factor(e)))
+_ROADS = (
+    sympy.simplify,
+    lambda e: sympy.expand(sympy.together(e)),
+    sympy.radsimp,
+    lambda e: sympy.simplify(sympy.expand(e)),
+    lambda e: sympy.simplify(sympy.expand_log(e)),
+    lambda e: sympy.simplify(sympy.factor(e)),
+)
 
 
 def _vanishes(gap: Expr) -> bool:
@@ -57,13 +79,16 @@ _MARKS = {"proved": "✓", "refuted": "✗", "checked": "≈", "tied": "⇔"}
 
 @dataclass(frozen=True)
 class Claim:
-    "One line of the ledger: a claim, what became of it, and the function that implements it."
-    name: str             # paper, equation number and what of it, for example "DDPM eq. 7, mean"
-    kind: str             # "proved", "refuted", "checked" or "tied"
-    text: str             # the claim in LaTeX, or the figure that was measured
-    function: str = ""    # the exported function that implements it, if one does
+    """One line of the ledger: a claim, what became of it, and the function that
+    implements it."""
 
-    def __repr__(self): return f"{self.kind}: {self.name}"
+    name: str  # paper, equation number and what of it, for example "DDPM eq. 7, mean"
+    kind: str  # "proved", "refuted", "checked" or "tied"
+    text: str  # the claim in LaTeX, or the figure that was measured
+    function: str = ""  # the exported function that implements it, if one does
+
+    def __repr__(self):
+        return f"{self.kind}: {self.name}"
 
     def _repr_markdown_(self):
         return f"{_MARKS[self.kind]} **{self.kind}** ({self.name}) &emsp; {self.text}"
@@ -83,7 +108,8 @@ def _named(function: Callable | None) -> str:
 
 
 def _difference(lhs, rhs, given: dict | None) -> tuple[Expr, Expr, Expr]:
-    "Both sides as they will be shown, and their difference with every held operation (Integral, Limit, Subs, ...) carried out."
+    """Both sides as they will be shown, and their difference with every held operation
+    (Integral, Limit, Subs, ...) carried out."""
     lhs, rhs = sympy.sympify(lhs), sympy.sympify(rhs)
     return lhs, rhs, (lhs.doit() - rhs.doit()).subs(given or {})
 
@@ -91,68 +117,163 @@ def _difference(lhs, rhs, given: dict | None) -> tuple[Expr, Expr, Expr]:
 def _where(given: dict | None, gap: Expr) -> str:
     "The substitutions that were needed, in LaTeX, or nothing."
     used = {k: v for k, v in (given or {}).items() if gap.has(k)}
-    return f", where ${', '.join(f'{sympy.latex(k)} = {sympy.latex(v)}' for k, v in used.items())}$" if used else ""
+    return (
+        (
+            ", where "
+            f"${', '.join(f'{sympy.latex(k)} = {sympy.latex(v)}' for k, v in used.items())}$"
+        )
+        if used
+        else ""
+    )
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #37aedec0
 def prove(
-    name: str,                        # paper, equation and what of it: "DDPM eq. 7, mean"
-    lhs,                              # the side that was derived
-    rhs,                              # the side as the paper writes it
-    given: dict | None = None,        # substitutions: definitions, or a change of variable
-    function: Callable | None = None, # the exported function that implements the identity
-) -> Claim:                           # shows itself as the identity with a tick
-    "Prove `lhs == rhs` for all values of their symbols, or raise AssertionError with a counterexample if one was met."
+    name: str,  # paper, equation and what of it: "DDPM eq. 7, mean"
+    lhs,  # the side that was derived
+    rhs,  # the side as the paper writes it
+    given: dict | None = None,  # substitutions: definitions, or a change of variable
+    # the exported function that implements the identity
+    function: Callable | None = None,
+) -> Claim:  # shows itself as the identity with a tick
+    """Prove `lhs == rhs` for all values of their symbols, or raise AssertionError with
+    a counterexample if one was met."""
     lhs, rhs, gap = _difference(lhs, rhs, given)
-    if lhs == rhs: raise AssertionError(f"{name}: both sides read {lhs}, and a thing asserted against itself proves nothing")
-    if at := _counterexample(gap): raise AssertionError(f"{name} is false: at {at[0]} the two sides differ by {at[1]:.6g}")
-    if not _vanishes(gap): raise AssertionError(f"{name} is not proved: the difference does not reduce to 0 but to {sympy.simplify(gap)}")
-    return _enter(Claim(name, "proved", f"${sympy.latex(lhs)} = {sympy.latex(rhs)}$" + _where(given, lhs - rhs), _named(function)))
+    if lhs == rhs:
+        raise AssertionError(
+            (
+                f"{name}: both sides read {lhs}, and a thing asserted against itself "
+                "proves nothing"
+            )
+        )
+    if at := _counterexample(gap):
+        raise AssertionError(
+            f"{name} is false: at {at[0]} the two sides differ by {at[1]:.6g}"
+        )
+    if not _vanishes(gap):
+        raise AssertionError(
+            (
+                f"{name} is not proved: the difference does not reduce to 0 but to "
+                f"{sympy.simplify(gap)}"
+            )
+        )
+    return _enter(
+        Claim(
+            name,
+            "proved",
+            f"${sympy.latex(lhs)} = {sympy.latex(rhs)}$" + _where(given, lhs - rhs),
+            _named(function),
+        )
+    )
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #9be0b95c
 def refute(
-    name: str,                  # what was changed: "DDPM eq. 7 with the sign of β̃ flipped"
-    lhs,                        # one side of the false identity
-    rhs,                        # the other side
+    name: str,  # what was changed: "DDPM eq. 7 with the sign of β̃ flipped"
+    lhs,  # one side of the false identity
+    rhs,  # the other side
     given: dict | None = None,  # substitutions, as in prove
-) -> Claim:                     # shows itself as the identity with a cross, and a point where it fails
+) -> Claim:  # shows itself as the identity with a cross, and a point where it fails
     "Show a point at which `lhs != rhs`, or raise AssertionError if none is found."
     lhs, rhs, gap = _difference(lhs, rhs, given)
     at = _counterexample(gap)
-    if at is None: raise AssertionError(f"{name}: no counterexample was found, so this is no negative control")
-    point = ",\\ ".join(f"{sympy.latex(k)} = {sympy.latex(v)}" for k, v in at[0].items())
-    example = f", for example at ${point}$, where they differ by" if point else "; they differ by"
-    return _enter(Claim(name, "refuted", f"${sympy.latex(lhs)} \\neq {sympy.latex(rhs)}${_where(given, lhs - rhs)}{example} {float(at[1]):.3g}"))
+    if at is None:
+        raise AssertionError(
+            f"{name}: no counterexample was found, so this is no negative control"
+        )
+    point = ",\\ ".join(
+        f"{sympy.latex(k)} = {sympy.latex(v)}" for k, v in at[0].items()
+    )
+    example = (
+        f", for example at ${point}$, where they differ by"
+        if point
+        else "; they differ by"
+    )
+    return _enter(
+        Claim(
+            name,
+            "refuted",
+            (
+                f"${sympy.latex(lhs)} \\neq "
+                f"{sympy.latex(rhs)}${_where(given, lhs - rhs)}{example} "
+                f"{float(at[1]):.3g}"
+            ),
+        )
+    )
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #9f7089d7
 def checks(
-    name: str,                         # what is checked: "DDPM eq. 4, moments"
-    value,                             # the numbers, of any shape
-    oracle,                            # the same numbers, obtained in another way
-    within: float,                     # largest absolute difference allowed
-    by: str,                           # the other way, in a few words: "an integral on a grid"
-    function: Callable | None = None,  # the exported function that was checked, if one was
-) -> Claim:                            # shows itself with the largest difference met
-    "Check numbers against those of an independent oracle, or raise AssertionError with the largest difference."
+    name: str,  # what is checked: "DDPM eq. 4, moments"
+    value,  # the numbers, of any shape
+    oracle,  # the same numbers, obtained in another way
+    within: float,  # largest absolute difference allowed
+    by: str,  # the other way, in a few words: "an integral on a grid"
+    # the exported function that was checked, if one was
+    function: Callable | None = None,
+) -> Claim:  # shows itself with the largest difference met
+    """Check numbers against those of an independent oracle, or raise AssertionError
+    with the largest difference."""
     value, oracle = (np.asarray(n, dtype=np.float64) for n in (value, oracle))
     gap = float(np.max(np.abs(value - oracle)))
-    if not gap <= within: raise AssertionError(f"{name}: the largest difference is {gap:.3g}, allowed {within:.3g}")
+    if not gap <= within:
+        raise AssertionError(
+            f"{name}: the largest difference is {gap:.3g}, allowed {within:.3g}"
+        )
     points = np.broadcast(value, oracle).size
-    return _enter(Claim(name, "checked", f"against {by}: {points} number{'s' * (points > 1)}, largest difference {gap:.1e}, allowed {within:.0e}", _named(function)))
+    return _enter(
+        Claim(
+            name,
+            "checked",
+            (
+                f"against {by}: {points} number{'s' * (points > 1)}, largest "
+                f"difference {gap:.1e}, allowed {within:.0e}"
+            ),
+            _named(function),
+        )
+    )
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #ab28c2f1
 def ties(
-    name: str,            # the claim whose expression is tied
-    expr,                 # the proved sympy expression
-    values: dict,         # a float64 array (or number) for each symbol of `expr`; arrays broadcast
-    output,               # what the exported function returned for the same values
-    function: Callable,   # that function, for the ledger
+    name: str,  # the claim whose expression is tied
+    expr,  # the proved sympy expression
+    # a float64 array (or number) for each symbol of `expr`; arrays broadcast
+    values: dict,
+    output,  # what the exported function returned for the same values
+    function: Callable,  # that function, for the ledger
     rtol: float = 1e-12,  # largest relative difference allowed
-) -> Claim:               # shows itself with the largest difference met
-    "Check that an exported function computes a proved expression, by evaluating both on the same float64 numbers."
+) -> Claim:  # shows itself with the largest difference met
+    """Check that an exported function computes a proved expression, by evaluating both
+    on the same float64 numbers."""
     names = list(values)
-    want = np.asarray(sympy.lambdify(names, expr, "numpy")(*(np.asarray(values[k], dtype=np.float64) for k in names)))
+    want = np.asarray(
+        sympy.lambdify(names, expr, "numpy")(
+            *(np.asarray(values[k], dtype=np.float64) for k in names)
+        )
+    )
     got = np.asarray(output, dtype=np.float64)
-    if not (np.isfinite(want).all() and np.isfinite(got).all()): raise AssertionError(f"{name}: a value is not finite")
-    gap = float(np.max(np.abs(got - want) / np.maximum(np.abs(want), np.finfo(np.float64).tiny), where=got != want, initial=0.0))
-    if gap > rtol: raise AssertionError(f"{name}: {_named(function)} differs from the proved expression by a relative {gap:.2g}, allowed {rtol:.0e}")
-    return _enter(Claim(name, "tied", f"`{_named(function)}` agrees with the proof at {np.broadcast(got, want).size} points, largest relative difference {gap:.1g}", _named(function)))
+    if not (np.isfinite(want).all() and np.isfinite(got).all()):
+        raise AssertionError(f"{name}: a value is not finite")
+    gap = float(
+        np.max(
+            np.abs(got - want) / np.maximum(np.abs(want), np.finfo(np.float64).tiny),
+            where=got != want,
+            initial=0.0,
+        )
+    )
+    if gap > rtol:
+        raise AssertionError(
+            (
+                f"{name}: {_named(function)} differs from the proved expression by a "
+                f"relative {gap:.2g}, allowed {rtol:.0e}"
+            )
+        )
+    return _enter(
+        Claim(
+            name,
+            "tied",
+            (
+                f"`{_named(function)}` agrees with the proof at "
+                f"{np.broadcast(got, want).size} points, largest relative difference "
+                f"{gap:.1g}"
+            ),
+            _named(function),
+        )
+    )

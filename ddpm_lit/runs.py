@@ -18,218 +18,379 @@ import torch
 from torch import Tensor, nn
 
 from .data import atomic_write
-from .prediction import PARAMETERIZATIONS, Clip, DynamicThreshold, Parameterization
+from .prediction import PARAMETERIZATIONS, Clip, DynamicThreshold
+from .prediction import Parameterization
 from .schedule import NoiseSchedule
 from .unet import UNet, UNetConfig
 
 # %% ../nbs/4_training/02_runs.ipynb #abc2958a
 def write_json(path: Path, value: dict) -> None:
-    "Write an object as JSON, wholly or not at all. ValueError for NaN and infinite numbers, which JSON does not have."
+    """Write an object as JSON, wholly or not at all. ValueError for NaN and infinite
+    numbers, which JSON does not have."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with atomic_write(path, "w") as file: file.write(text)
+    with atomic_write(path, "w") as file:
+        file.write(text)
 
 # %% ../nbs/4_training/02_runs.ipynb #0a3574f0
 def read_json(path: Path) -> dict:
-    "The object in a JSON file. ValueError, naming the file, if it is missing, damaged or something else."
-    if not path.is_file(): raise ValueError(f"{path} is missing")
+    """The object in a JSON file. ValueError, naming the file, if it is missing, damaged
+    or something else."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
     return _parse(path.read_bytes(), path)
 
 
 def _parse(text: str | bytes, path: Path) -> dict:
-    try: value = json.loads(text)
-    except (ValueError, RecursionError) as problem: raise ValueError(f"{path} is not JSON: {problem}") from None
-    if not isinstance(value, dict): raise ValueError(f"{path} must hold a JSON object, got a {type(value).__name__}")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"{path} is not JSON: {problem}") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object, got a {type(value).__name__}"
+        )
     return value
 
 # %% ../nbs/4_training/02_runs.ipynb #346b3955
-def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict | None = None) -> None:
-    "Write tensors, and JSON facts about them in the same file's header, wholly or not at all."
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], facts: dict | None = None
+) -> None:
+    """Write tensors, and JSON facts about them in the same file's header, wholly or not
+    at all."""
     from safetensors.torch import save
+
     ours = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
     header = None if facts is None else {"facts": json.dumps(facts, allow_nan=False)}
-    with atomic_write(path) as file: file.write(save(ours, header))
+    with atomic_write(path) as file:
+        file.write(save(ours, header))
 
 # %% ../nbs/4_training/02_runs.ipynb #20642a5c
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    "Tensors, on the CPU, and facts. ValueError, naming the file, if it is missing, cut short or something else."
+    """Tensors, on the CPU, and facts. ValueError, naming the file, if it is missing,
+    cut short or something else."""
     from safetensors import SafetensorError, safe_open
-    if not path.is_file(): raise ValueError(f"{path} is missing")
+
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, _parse((file.metadata() or {}).get("facts", "{}"), path)
-    except SafetensorError as problem: raise ValueError(f"{path} is damaged or no safetensors file: {problem}") from None
+            return {name: file.get_tensor(name) for name in file.keys()}, _parse(
+                (file.metadata() or {}).get("facts", "{}"), path
+            )
+    except SafetensorError as problem:
+        raise ValueError(
+            f"{path} is damaged or no safetensors file: {problem}"
+        ) from None
 
 # %% ../nbs/4_training/02_runs.ipynb #63ea4cef
 def load_weights(
-    model: nn.Module,            # its weights are replaced
+    model: nn.Module,  # its weights are replaced
     weights: dict[str, Tensor],  # one for each of the model's, of the same shape
-    path: Path,                  # where they come from, for the message
-    assign: bool = False,        # put these very tensors into the model, for one without memory (on the meta device)
+    path: Path,  # where they come from, for the message
+    # put these very tensors into the model, for one without memory (on the meta device)
+    assign: bool = False,
 ) -> None:
-    "Load weights by name. ValueError names the first one that is missing, left over, of another shape or of another kind of number."
+    """Load weights by name. ValueError names the first one that is missing, left over,
+    of another shape or of another kind of number."""
     own = model.state_dict()
-    want, got = ({name: tuple(x.shape) for name, x in table.items()} for table in (own, weights))
+    want, got = (
+        {name: tuple(x.shape) for name, x in table.items()} for table in (own, weights)
+    )
     for name in sorted(want.keys() | got.keys()):
         if want.get(name) != got.get(name):
-            raise ValueError(f"{path} does not fit the network: {name} should be {want.get(name, 'absent')} and is {got.get(name, 'absent')}")
-        if weights[name].is_floating_point() != own[name].is_floating_point(): raise ValueError(f"{path} does not fit the network: {name} should be of {'floating-point' if own[name].is_floating_point() else 'whole'} numbers and is {weights[name].dtype}")
+            raise ValueError(
+                (
+                    f"{path} does not fit the network: {name} should be "
+                    f"{want.get(name, 'absent')} and is {got.get(name, 'absent')}"
+                )
+            )
+        if weights[name].is_floating_point() != own[name].is_floating_point():
+            raise ValueError(
+                (
+                    f"{path} does not fit the network: {name} should be of "
+                    f"{'floating-point' if own[name].is_floating_point() else 'whole'} "
+                    f"numbers and is {weights[name].dtype}"
+                )
+            )
     model.load_state_dict(weights, assign=assign)
 
 # %% ../nbs/4_training/02_runs.ipynb #4ec5b01f
 @dataclass(frozen=True, eq=False)
 class Run:
     "A trained network with all that sampling needs."
-    model: nn.Module         # in eval mode, on the CPU
+
+    model: nn.Module  # in eval mode, on the CPU
     schedule: NoiseSchedule  # the one it was trained with
     param: Parameterization  # what it predicts
-    clip: Clip | None        # the range of x̂_0, (-1, 1) for images, or a DynamicThreshold
-    config: dict             # what config.json says: format, version, param, clip, unet, and what save_run was given
+    clip: Clip | None  # the range of x̂_0, (-1, 1) for images, or a DynamicThreshold
+    # what config.json says: format, version, param, clip, unet, and what save_run was
+    # given
+    config: dict
 
 # %% ../nbs/4_training/02_runs.ipynb #3ba430ed
 def save_run(
-    folder: str | Path,       # made if absent
-    model: UNet,              # with the weights to keep, as Trainer.ema_model returns it
+    folder: str | Path,  # made if absent
+    model: UNet,  # with the weights to keep, as Trainer.ema_model returns it
     schedule: NoiseSchedule,
     param: Parameterization,
     clip: Clip | None,
-    config: dict,             # more facts for config.json, such as "data" and "train"; values that JSON knows
-) -> Path:                    # the folder
-    "Write config.json, schedule.json and weights.safetensors, each wholly or not at all. ValueError if `model` is no UNet."
-    if not isinstance(model, UNet): raise ValueError(f"model must be a UNet, which can be built again from its configuration, got {type(model).__name__}")
+    # more facts for config.json, such as "data" and "train"; values that JSON knows
+    config: dict,
+) -> Path:  # the folder
+    """Write config.json, schedule.json and weights.safetensors, each wholly or not at
+    all. ValueError if `model` is no UNet."""
+    if not isinstance(model, UNet):
+        raise ValueError(
+            (
+                "model must be a UNet, which can be built again from its "
+                f"configuration, got {type(model).__name__}"
+            )
+        )
     from ddpm_lit import __version__
+
     folder = Path(folder)
-    facts = dict(format=1, version=__version__, param=param.name, clip=asdict(clip) if isinstance(clip, DynamicThreshold) else clip, unet=asdict(model.config))
-    write_json(folder / "config.json", facts | {name: value for name, value in config.items() if name not in facts})
+    facts = dict(
+        format=1,
+        version=__version__,
+        param=param.name,
+        clip=asdict(clip) if isinstance(clip, DynamicThreshold) else clip,
+        unet=asdict(model.config),
+    )
+    write_json(
+        folder / "config.json",
+        facts | {name: value for name, value in config.items() if name not in facts},
+    )
     write_json(folder / "schedule.json", {"alpha_bar": schedule.alpha_bar.tolist()})
     write_tensors(folder / "weights.safetensors", model.state_dict())
     return folder
 
 # %% ../nbs/4_training/02_runs.ipynb #d22833b5
 def load_pretrained(
-    name_or_run: str | Path,  # a model that comes with the package, such as "digits", or a run folder
+    # a model that comes with the package, such as "digits", or a run folder
+    name_or_run: str | Path,
 ) -> Run:
-    "Load a trained network. ValueError, in a sentence, if there is none or its files are damaged or do not fit together."
+    """Load a trained network. ValueError, in a sentence, if there is none or its files
+    are damaged or do not fit together."""
     folder = _run_folder(name_or_run)
-    config, table, (weights, _) = read_json(folder / "config.json"), read_json(folder / "schedule.json"), read_tensors(folder / "weights.safetensors")
+    config, table, (weights, _) = (
+        read_json(folder / "config.json"),
+        read_json(folder / "schedule.json"),
+        read_tensors(folder / "weights.safetensors"),
+    )
     try:
-        if config["format"] != 1: raise ValueError(f"its format is {config['format']!r}, and this version reads 1")
+        if config["format"] != 1:
+            raise ValueError(
+                f"its format is {config['format']!r}, and this version reads 1"
+            )
         model = _empty_network(config["unet"], len(weights))
-        run = Run(model, NoiseSchedule(torch.tensor(table["alpha_bar"], dtype=torch.float64)), PARAMETERIZATIONS[config["param"]], _clip(config["clip"]), config)
-    except KeyError as problem: raise ValueError(f"{folder} is no run that can be read: {problem} is missing or unknown") from None
-    except (TypeError, ValueError, RuntimeError, OverflowError) as problem: raise ValueError(f"{folder} is no run that can be read: {problem}") from None
-    if len(weights.get("conv_out.bias", ())) == 2 * model.config.in_channels: raise ValueError(f"{folder} has learned variances, which are not supported; its mean alone would be another model")
-    load_weights(model, {name: x.float() if x.is_floating_point() else x for name, x in weights.items()}, folder / "weights.safetensors", assign=True)
+        run = Run(
+            model,
+            NoiseSchedule(torch.tensor(table["alpha_bar"], dtype=torch.float64)),
+            PARAMETERIZATIONS[config["param"]],
+            _clip(config["clip"]),
+            config,
+        )
+    except KeyError as problem:
+        raise ValueError(
+            f"{folder} is no run that can be read: {problem} is missing or unknown"
+        ) from None
+    except (TypeError, ValueError, RuntimeError, OverflowError) as problem:
+        raise ValueError(f"{folder} is no run that can be read: {problem}") from None
+    if len(weights.get("conv_out.bias", ())) == 2 * model.config.in_channels:
+        raise ValueError(
+            (
+                f"{folder} has learned variances, which are not supported; its mean "
+                "alone would be another model"
+            )
+        )
+    load_weights(
+        model,
+        {
+            name: x.float() if x.is_floating_point() else x
+            for name, x in weights.items()
+        },
+        folder / "weights.safetensors",
+        assign=True,
+    )
     return run
 
 
 def _run_folder(name_or_run: str | Path) -> Path:
     import ddpm_lit
+
     shipped = Path(ddpm_lit.__file__).parent / "weights"
     names = sorted(p.name for p in shipped.glob("*") if p.is_dir())
     folder = shipped / name_or_run if str(name_or_run) in names else Path(name_or_run)
-    if not folder.is_dir(): raise ValueError(f"name_or_run must be a run folder or one of {names}, got {str(name_or_run)!r}")
+    if not folder.is_dir():
+        raise ValueError(
+            (
+                f"name_or_run must be a run folder or one of {names}, got "
+                f"{str(name_or_run)!r}"
+            )
+        )
     return folder
 
 
 def _empty_network(shape: dict, tensors: int) -> UNet:
-    "A network without memory, in eval mode. A shape of more blocks than there are tensors is refused before it is built: it might be endless."
+    """A network without memory, in eval mode. A shape of more blocks than there are
+    tensors is refused before it is built: it might be endless."""
     config = UNetConfig(**shape)
-    if config.blocks * len(config.multipliers) > tensors: raise ValueError(f"its network has more blocks than weights.safetensors has tensors, which are {tensors}")
-    with torch.device("meta"): return UNet(config).eval()
+    if config.blocks * len(config.multipliers) > tensors:
+        raise ValueError(
+            (
+                "its network has more blocks than weights.safetensors has tensors, "
+                f"which are {tensors}"
+            )
+        )
+    with torch.device("meta"):
+        return UNet(config).eval()
 
 
 def _clip(value: Any) -> Clip | None:
-    if isinstance(value, dict): return DynamicThreshold(**value)
-    if value is None: return None
+    if isinstance(value, dict):
+        return DynamicThreshold(**value)
+    if value is None:
+        return None
     low, high = map(float, value)
-    if not -math.inf < low < high < math.inf: raise ValueError(f"its clip must be (low, high) with low < high, got {value}")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"its clip must be (low, high) with low < high, got {value}")
     return low, high
 
 # %% ../nbs/4_training/02_runs.ipynb #9cb5f244
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     "What a training can go on from."
-    path: Path                  # the file
-    step: int                   # steps done
+
+    path: Path  # the file
+    step: int  # steps done
     tensors: dict[str, Tensor]  # by name, on the CPU
-    facts: dict                 # what JSON can say
+    facts: dict  # what JSON can say
 
 # %% ../nbs/4_training/02_runs.ipynb #80b6fe00
 def checkpoints(
     folder: str | Path,  # the run folder
-) -> list[Path]:         # oldest first; files that are not finished are not among them
+) -> list[Path]:  # oldest first; files that are not finished are not among them
     "The checkpoints of a run."
-    return sorted((p for p in Path(folder).glob("checkpoints/*.safetensors") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+    return sorted(
+        (
+            p
+            for p in Path(folder).glob("checkpoints/*.safetensors")
+            if p.stem.isdecimal()
+        ),
+        key=lambda p: int(p.stem),
+    )
 
 # %% ../nbs/4_training/02_runs.ipynb #ddf3e872
 def write_checkpoint(
-    folder: str | Path,          # the run folder
-    step: int,                   # steps done, at least 0
+    folder: str | Path,  # the run folder
+    step: int,  # steps done, at least 0
     tensors: dict[str, Tensor],
-    facts: dict,                 # values that JSON knows
-    keep: int = 2,               # how many checkpoints stay, at least 1
-) -> Path:                       # the new file
-    "Write `folder/checkpoints/<step>.safetensors`, wholly or not at all, then drop the oldest ones."
-    if keep < 1: raise ValueError(f"keep must be at least 1, got {keep}")
+    facts: dict,  # values that JSON knows
+    keep: int = 2,  # how many checkpoints stay, at least 1
+) -> Path:  # the new file
+    """Write `folder/checkpoints/<step>.safetensors`, wholly or not at all, then drop
+    the oldest ones."""
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
     path = Path(folder) / "checkpoints" / f"{step:08d}.safetensors"
     write_tensors(path, tensors, facts | {"format": 2, "step": step})
-    for old in checkpoints(folder)[:-keep]: old.unlink()
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink()
     return path
 
 # %% ../nbs/4_training/02_runs.ipynb #b57c187c
 def read_checkpoint(
     folder: str | Path,  # the run folder
 ) -> Checkpoint:
-    "The newest checkpoint that can be read. Warns of damaged ones; ValueError if there is none. What a crash left half written is removed."
-    for path in Path(folder).glob("checkpoints/.*.part"): path.unlink()
+    """The newest checkpoint that can be read. Warns of damaged ones; ValueError if
+    there is none. What a crash left half written is removed."""
+    for path in Path(folder).glob("checkpoints/.*.part"):
+        path.unlink()
     damaged = []
     for path in reversed(checkpoints(folder)):
-        try: found = _read_checkpoint(path)
+        try:
+            found = _read_checkpoint(path)
         except ValueError as problem:
             damaged.append(str(problem))
             continue
-        if damaged: warnings.warn(f"{damaged[0]}; going on from {path.name}", stacklevel=2)
+        if damaged:
+            warnings.warn(f"{damaged[0]}; going on from {path.name}", stacklevel=2)
         return found
-    raise ValueError(damaged[0] if damaged else f"folder must be a run with checkpoints, got {folder}, where there are none")
+    raise ValueError(
+        damaged[0]
+        if damaged
+        else f"folder must be a run with checkpoints, got {folder}, where there are none"
+    )
 
 
 def _read_checkpoint(path: Path) -> Checkpoint:
     tensors, facts = read_tensors(path)
-    if facts.get("format") != 2 or not isinstance(facts.get("step"), int): raise ValueError(f"{path} is no checkpoint that this version can read")
+    if facts.get("format") != 2 or not isinstance(facts.get("step"), int):
+        raise ValueError(f"{path} is no checkpoint that this version can read")
     return Checkpoint(path, facts["step"], tensors, facts)
 
 # %% ../nbs/4_training/02_runs.ipynb #31438547
 def append_log(
     folder: str | Path,  # the run folder; made if absent
-    record: Any,         # a TrainRecord: its numbers are read, which waits for the device
+    record: Any,  # a TrainRecord: its numbers are read, which waits for the device
 ) -> None:
     "Append one whole line to `folder/log.jsonl`."
-    finite = lambda value: value if math.isfinite(value) else None  # in fp16 a gradient may overflow, and its step is left out; a loss that is not finite stops the run
-    line = dict(step=record.step, loss=finite(record.loss), lr=record.lr, grad_norm=finite(record.grad_norm),
-                images_per_second=round(record.images_per_second, 1), seconds=round(record.seconds, 3), waited=round(record.waited, 4))
+    # in fp16 a gradient may overflow, and its step is left out; a loss that is not
+    # finite stops the run
+    finite = lambda value: value if math.isfinite(value) else None
+    line = dict(
+        step=record.step,
+        loss=finite(record.loss),
+        lr=record.lr,
+        grad_norm=finite(record.grad_norm),
+        images_per_second=round(record.images_per_second, 1),
+        seconds=round(record.seconds, 3),
+        waited=round(record.waited, 4),
+    )
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / "log.jsonl", "a", encoding="utf-8") as file: file.write(json.dumps(line) + "\n")
+    with open(Path(folder) / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 # %% ../nbs/4_training/02_runs.ipynb #8cfc7cb9
 def read_log(
     folder: str | Path,
     last: int | None = None,  # only up to this step
-) -> list[dict]:              # step, loss, lr, grad_norm, images_per_second, seconds, waited
+) -> list[dict]:  # step, loss, lr, grad_norm, images_per_second, seconds, waited
     "The whole lines of `folder/log.jsonl`; none if there is no such file."
     path = Path(folder) / "log.jsonl"
-    rows = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
-    return [line for row in rows if row.endswith("}\n") and (line := _line(row)) and (last is None or line["step"] <= last)]
+    rows = (
+        path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if path.is_file()
+        else []
+    )
+    return [
+        line
+        for row in rows
+        if row.endswith("}\n")
+        and (line := _line(row))
+        and (last is None or line["step"] <= last)
+    ]
 
 
 def _line(row: str) -> dict | None:
     "A line of the log, or None for one that is damaged."
-    try: line = json.loads(row)
-    except (ValueError, RecursionError): return None
-    return line if isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("loss"), float) else None
+    try:
+        line = json.loads(row)
+    except (ValueError, RecursionError):
+        return None
+    return (
+        line
+        if isinstance(line, dict)
+        and isinstance(line.get("step"), int)
+        and isinstance(line.get("loss"), float)
+        else None
+    )
 
 # %% ../nbs/4_training/02_runs.ipynb #22fffadb
 def trim_log(folder: str | Path, last: int) -> None:
     "Drop from the log what came after step `last`, and lines that are not whole."
-    if not (Path(folder) / "log.jsonl").is_file(): return
+    if not (Path(folder) / "log.jsonl").is_file():
+        return
     kept = "".join(json.dumps(line) + "\n" for line in read_log(folder, last))
-    with atomic_write(Path(folder) / "log.jsonl", "w") as file: file.write(kept)
+    with atomic_write(Path(folder) / "log.jsonl", "w") as file:
+        file.write(kept)

@@ -16,40 +16,79 @@ from torch import Tensor
 # %% ../nbs/1_mathematics/03_schedule.ipynb #bea5ad27
 def float64(values) -> Tensor:
     "A float64 copy on the CPU of a tensor, an array or a list."
-    if isinstance(values, Tensor): return values.detach().cpu().to(torch.float64, copy=True)
+    if isinstance(values, Tensor):
+        return values.detach().cpu().to(torch.float64, copy=True)
     return torch.tensor(values, dtype=torch.float64)
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #d8e43405
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    "The share of variance kept, ᾱ_t for t = 0..T: a frozen, validated value (DDPM section 2). ValueError where it is no schedule."
-    alpha_bar: Tensor  # (T+1,) kept in float64; alpha_bar[0] == 1, strictly decreasing, > 1e-12 but for the last, which may be 0
-    _on: dict = field(default_factory=dict, init=False, repr=False)  # copies of alpha_bar on other devices
+    """The share of variance kept, ᾱ_t for t = 0..T: a frozen, validated value (DDPM
+    section 2). ValueError where it is no schedule."""
+
+    # (T+1,) kept in float64; alpha_bar[0] == 1, strictly decreasing, > 1e-12 but for
+    # the last, which may be 0
+    alpha_bar: Tensor
+    # copies of alpha_bar on other devices
+    _on: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         abar = float64(self.alpha_bar)
-        if abar.ndim != 1 or len(abar) < 2: raise ValueError(f"alpha_bar must have shape (T+1,) with T >= 1, got {tuple(abar.shape)}")
-        if not torch.isfinite(abar).all(): raise ValueError("alpha_bar must be finite, but has NaN or infinite values")
-        if abar[0] != 1: raise ValueError(f"alpha_bar[0] must be 1 (index 0 is clean data), got {abar[0].item()}")
+        if abar.ndim != 1 or len(abar) < 2:
+            raise ValueError(
+                f"alpha_bar must have shape (T+1,) with T >= 1, got {tuple(abar.shape)}"
+            )
+        if not torch.isfinite(abar).all():
+            raise ValueError("alpha_bar must be finite, but has NaN or infinite values")
+        if abar[0] != 1:
+            raise ValueError(
+                f"alpha_bar[0] must be 1 (index 0 is clean data), got {abar[0].item()}"
+            )
         if len(rise := (abar.diff() >= 0).nonzero()):
-            raise ValueError(f"alpha_bar must be strictly decreasing, but alpha_bar[{rise[0].item() + 1}] is not below alpha_bar[{rise[0].item()}]")
-        if (abar[:-1] <= 1e-12).any() or abar[-1] < 0: raise ValueError("alpha_bar must stay above 1e-12, but for its last value, which may be 0")
+            raise ValueError(
+                (
+                    "alpha_bar must be strictly decreasing, but "
+                    f"alpha_bar[{rise[0].item() + 1}] is not below "
+                    f"alpha_bar[{rise[0].item()}]"
+                )
+            )
+        if (abar[:-1] <= 1e-12).any() or abar[-1] < 0:
+            raise ValueError(
+                (
+                    "alpha_bar must stay above 1e-12, but for its last value, which "
+                    "may be 0"
+                )
+            )
         object.__setattr__(self, "alpha_bar", abar)
 
-    def __repr__(self): return f"NoiseSchedule(T={self.T}, ᾱ_1={self.alpha_bar[1]:.6g}, ᾱ_T={self.alpha_bar[-1]:.4g})"
+    def __repr__(self):
+        return (
+            f"NoiseSchedule(T={self.T}, ᾱ_1={self.alpha_bar[1]:.6g}, "
+            f"ᾱ_T={self.alpha_bar[-1]:.4g})"
+        )
 
     @classmethod
     def from_betas(
         cls,
-        betas: Tensor,    # (T,) the noise variance of step t at index t − 1; 0 < beta < 1, the last may be 1
-    ) -> "NoiseSchedule": # with ᾱ_t = (1 − β_1)…(1 − β_t)
+        # (T,) the noise variance of step t at index t − 1; 0 < beta < 1, the last may
+        # be 1
+        betas: Tensor,
+    ) -> "NoiseSchedule":  # with ᾱ_t = (1 − β_1)…(1 − β_t)
         "The schedule with the given β_1..β_T (DDPM section 2)."
         betas = float64(betas)
-        if betas.ndim != 1 or not len(betas): raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
+        if betas.ndim != 1 or not len(betas):
+            raise ValueError(
+                f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}"
+            )
         allowed = (betas > 0) & (betas < 1)
         allowed[-1] |= betas[-1] == 1
         if len(bad := (~allowed).nonzero()):
-            raise ValueError(f"betas must lie in (0, 1), only the last may be 1, got beta_{bad[0].item() + 1} = {betas[bad[0]].item():g}")
+            raise ValueError(
+                (
+                    "betas must lie in (0, 1), only the last may be 1, got "
+                    f"beta_{bad[0].item() + 1} = {betas[bad[0]].item():g}"
+                )
+            )
         return cls(torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)]))
 
     @property
@@ -65,7 +104,9 @@ class NoiseSchedule:
     @property
     def beta(self) -> Tensor:
         "(T+1,) float64: β_t = (ᾱ_{t−1} − ᾱ_t)/ᾱ_{t−1}, and β_0 = 0."
-        return torch.cat([self.alpha_bar.new_zeros(1), -self.alpha_bar.diff() / self.alpha_bar[:-1]])
+        return torch.cat(
+            [self.alpha_bar.new_zeros(1), -self.alpha_bar.diff() / self.alpha_bar[:-1]]
+        )
 
     @property
     def snr(self) -> Tensor:
@@ -75,33 +116,53 @@ class NoiseSchedule:
     def at(
         self,
         t: int | Tensor,  # an int, or (B,) int64, in 0..T
-    ) -> Tensor:          # () or (B,) float64, on t's device (on the CPU where that device has no float64)
+        # () or (B,) float64, on t's device (on the CPU where that device has no
+        # float64)
+    ) -> Tensor:
         "ᾱ_t, looked up."
         check_times(self, t)
-        if isinstance(t, int): return self.alpha_bar[t]
+        if isinstance(t, int):
+            return self.alpha_bar[t]
         device = torch.device("cpu") if t.device.type == "mps" else t.device
-        if device not in self._on: self._on[device] = self.alpha_bar.to(device)
+        if device not in self._on:
+            self._on[device] = self.alpha_bar.to(device)
         return self._on[device][t.to(device)]
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #76e968ec
 def check_times(
     schedule: NoiseSchedule,
     t: int | Tensor,  # an int, or (B,) int64
-    low: int = 0,     # the first time allowed: 0 where clean data makes sense, 1 where a network is asked
+    # the first time allowed: 0 where clean data makes sense, 1 where a network is asked
+    low: int = 0,
 ) -> None:
-    "Raise ValueError for times of the wrong type or outside low..T (the range only where t is on the CPU)."
+    """Raise ValueError for times of the wrong type or outside low..T (the range only
+    where t is on the CPU)."""
     if isinstance(t, Tensor):
-        if t.dtype != torch.int64 or t.ndim != 1: raise ValueError(f"t must be an int or an int64 tensor of shape (B,), got {t.dtype} of shape {tuple(t.shape)}")
-        if t.device.type != "cpu" or not len(t): return
+        if t.dtype != torch.int64 or t.ndim != 1:
+            raise ValueError(
+                (
+                    f"t must be an int or an int64 tensor of shape (B,), got {t.dtype} "
+                    f"of shape {tuple(t.shape)}"
+                )
+            )
+        if t.device.type != "cpu" or not len(t):
+            return
         first, last = t.min().item(), t.max().item()
-    elif isinstance(t, int): first = last = t
-    else: raise ValueError(f"t must be an int or an int64 tensor of shape (B,), got {type(t).__name__}")
-    if first < low or last > schedule.T: raise ValueError(f"t must lie in {low}..{schedule.T}, got {first if first < low else last}")
+    elif isinstance(t, int):
+        first = last = t
+    else:
+        raise ValueError(
+            f"t must be an int or an int64 tensor of shape (B,), got {type(t).__name__}"
+        )
+    if first < low or last > schedule.T:
+        raise ValueError(
+            f"t must lie in {low}..{schedule.T}, got {first if first < low else last}"
+        )
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #6201a8f2
 def at_least_float32(
     x: Tensor,  # any floating type
-) -> Tensor:    # float32, or x's own wider type
+) -> Tensor:  # float32, or x's own wider type
     "`x` in float32 or wider: 1 − ᾱ_1 = 1e-4 does not survive half precision."
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -109,68 +170,105 @@ def at_least_float32(
 def expand(
     c: Tensor,  # () or (B,) float64, a coefficient
     x: Tensor,  # (B, ...) what it will multiply
-) -> Tensor:    # () as it is, or (B, 1, ..., 1) in float32 or x's wider type, on x's device
+    # () as it is, or (B, 1, ..., 1) in float32 or x's wider type, on x's device
+) -> Tensor:
     "A float64 coefficient, made ready to multiply `x`."
-    if c.ndim == 0: return c  # torch multiplies by a 0-d CPU tensor as by a number: no transfer, no change of type
-    return c.to(torch.promote_types(x.dtype, torch.float32)).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+    # torch multiplies by a 0-d CPU tensor as by a number: no transfer, no change of
+    # type
+    if c.ndim == 0:
+        return c
+    return (
+        c.to(torch.promote_types(x.dtype, torch.float32))
+        .to(x.device)
+        .reshape(-1, *[1] * (x.ndim - 1))
+    )
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #78601cd7
 def linear_schedule(
-    T: int = 1000,             # number of steps
+    T: int = 1000,  # number of steps
     beta_start: float = 1e-4,  # β_1
-    beta_end: float = 0.02,    # β_T
+    beta_end: float = 0.02,  # β_T
 ) -> NoiseSchedule:
-    "β_t linear from `beta_start` to `beta_end` (DDPM section 4). The defaults belong to T = 1000; other T need other β."
+    """β_t linear from `beta_start` to `beta_end` (DDPM section 4). The defaults belong
+    to T = 1000; other T need other β."""
     check_steps(T)
-    return NoiseSchedule.from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
+    return NoiseSchedule.from_betas(
+        torch.linspace(beta_start, beta_end, T, dtype=torch.float64)
+    )
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #eb1c3e4b
 def scaled_linear_schedule(
-    T: int = 1000,                # number of steps
+    T: int = 1000,  # number of steps
     beta_start: float = 0.00085,  # β_1
-    beta_end: float = 0.012,      # β_T
+    beta_end: float = 0.012,  # β_T
 ) -> NoiseSchedule:
     "√β_t linear from √`beta_start` to √`beta_end` (Rombach et al. 2022)."
     check_steps(T)
-    if not (0 < beta_start < 1 and 0 < beta_end <= 1): raise ValueError(f"beta_start and beta_end must lie in (0, 1), got {beta_start:g} and {beta_end:g}")
-    return NoiseSchedule.from_betas(torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), T, dtype=torch.float64) ** 2)
+    if not (0 < beta_start < 1 and 0 < beta_end <= 1):
+        raise ValueError(
+            (
+                f"beta_start and beta_end must lie in (0, 1), got {beta_start:g} and "
+                f"{beta_end:g}"
+            )
+        )
+    return NoiseSchedule.from_betas(
+        torch.linspace(
+            math.sqrt(beta_start), math.sqrt(beta_end), T, dtype=torch.float64
+        )
+        ** 2
+    )
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #fed035d7
 def check_steps(T: int) -> None:
-    if not isinstance(T, int) or T < 1: raise ValueError(f"T must be an integer >= 1, got {T!r}")
+    if not isinstance(T, int) or T < 1:
+        raise ValueError(f"T must be an integer >= 1, got {T!r}")
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #66a1cdea
 def cosine_schedule(
-    T: int = 1000,            # number of steps
-    s: float = 0.008,         # offset, keeps β_1 from vanishing; >= 0
+    T: int = 1000,  # number of steps
+    s: float = 0.008,  # offset, keeps β_1 from vanishing; >= 0
     max_beta: float = 0.999,  # the largest β allowed
 ) -> NoiseSchedule:
-    "ᾱ_t ∝ cos²((t/T + s)/(1 + s) · π/2), with β_t at most `max_beta` (Nichol & Dhariwal 2021, eq. 17)."
+    """ᾱ_t ∝ cos²((t/T + s)/(1 + s) · π/2), with β_t at most `max_beta` (Nichol &
+    Dhariwal 2021, eq. 17)."""
     check_steps(T)
-    if s < 0: raise ValueError(f"s must be >= 0, got {s:g}")
+    if s < 0:
+        raise ValueError(f"s must be >= 0, got {s:g}")
     angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
     f = angle.cos() ** 2
     return NoiseSchedule.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #c213c0d9
 def sigmoid_schedule(
-    T: int = 1000,      # number of steps
+    T: int = 1000,  # number of steps
     start: float = -3,  # where the sigmoid starts
-    end: float = 3,     # where it ends; > start
-    tau: float = 1.0,   # temperature: smaller is steeper
+    end: float = 3,  # where it ends; > start
+    tau: float = 1.0,  # temperature: smaller is steeper
 ) -> NoiseSchedule:
     "ᾱ_t falls from 1 to 1e-9 along a sigmoid of t/T (Jabri et al. 2022, section 2)."
     check_steps(T)
-    if end <= start or tau <= 0: raise ValueError(f"start must be below end and tau positive, got start={start:g}, end={end:g}, tau={tau:g}")
-    g = torch.sigmoid((torch.linspace(0, 1, T + 1, dtype=torch.float64) * (end - start) + start) / tau)
+    if end <= start or tau <= 0:
+        raise ValueError(
+            (
+                f"start must be below end and tau positive, got start={start:g}, "
+                f"end={end:g}, tau={tau:g}"
+            )
+        )
+    g = torch.sigmoid(
+        (torch.linspace(0, 1, T + 1, dtype=torch.float64) * (end - start) + start) / tau
+    )
     return NoiseSchedule(((g[-1] - g) / (g[-1] - g[0])).clamp(min=1e-9))
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #28299bfa
 def zero_terminal_snr(
     schedule: NoiseSchedule,  # with T >= 2
-) -> NoiseSchedule:           # the same ᾱ_0 = 1 and ᾱ_1, and ᾱ_T = 0; for v- and x_0-prediction
-    "Shift and stretch √ᾱ so that no signal is left at T (Lin et al. 2023, Algorithm 1)."
-    if schedule.T < 2: raise ValueError(f"schedule must have T >= 2, got {schedule.T}")
+) -> NoiseSchedule:  # the same ᾱ_0 = 1 and ᾱ_1, and ᾱ_T = 0; for v- and x_0-prediction
+    """Shift and stretch √ᾱ so that no signal is left at T (Lin et al. 2023, Algorithm
+    1)."""
+    if schedule.T < 2:
+        raise ValueError(f"schedule must have T >= 2, got {schedule.T}")
     root = schedule.alpha_bar[1:].sqrt()
     scaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return NoiseSchedule(torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[1:2], scaled[1:] ** 2]))
+    return NoiseSchedule(
+        torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[1:2], scaled[1:] ** 2])
+    )

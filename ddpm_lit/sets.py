@@ -27,21 +27,35 @@ import torch
 from torch import Tensor
 
 from .data import ImageData, to_pil, to_uint8
-from .files import LARGEST, ImageFiles, fit_picture, load_files, load_folder, picture_names, why
+from .files import LARGEST, ImageFiles, fit_picture, load_files, load_folder
+from .files import picture_names, why
 
 # %% ../nbs/3_images/03_datasets.ipynb #8007536e
 _DIGITS = tuple("0123456789")
 
 
 def _load_digits(split: str, data_dir: str | os.PathLike | None = None) -> ImageData:
-    "scikit-learn's 1797 digits, 8x8, 17 levels: three quarters of each class to train, the rest to test."
+    """scikit-learn's 1797 digits, 8x8, 17 levels: three quarters of each class to
+    train, the rest to test."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
+
     digits = load_digits()
-    train, test = train_test_split(np.arange(len(digits.target)), test_size=0.25, stratify=digits.target, random_state=0)
+    train, test = train_test_split(
+        np.arange(len(digits.target)),
+        test_size=0.25,
+        stratify=digits.target,
+        random_state=0,
+    )
     rows = np.sort({"train": train, "test": test}[split])
     images = torch.from_numpy(digits.images[rows].astype(np.uint8)[:, None])
-    return ImageData(images, torch.from_numpy(digits.target[rows].astype(np.int64)), 17, "digits", names=_DIGITS)
+    return ImageData(
+        images,
+        torch.from_numpy(digits.target[rows].astype(np.int64)),
+        17,
+        "digits",
+        names=_DIGITS,
+    )
 
 # %% ../nbs/3_images/03_datasets.ipynb #3615c12a
 def _cache() -> Path:
@@ -50,8 +64,11 @@ def _cache() -> Path:
 
 
 def _root(data_dir: str | os.PathLike | None) -> Path:
-    "The folder above the named sets: `data_dir`, else $DDPM_LIT_DATA, else the user's cache."
-    return Path(os.path.expanduser(data_dir or os.environ.get("DDPM_LIT_DATA") or _cache()))
+    """The folder above the named sets: `data_dir`, else $DDPM_LIT_DATA, else the user's
+    cache."""
+    return Path(
+        os.path.expanduser(data_dir or os.environ.get("DDPM_LIT_DATA") or _cache())
+    )
 
 
 def _writable(root: Path) -> Path:
@@ -61,183 +78,416 @@ def _writable(root: Path) -> Path:
 
 @contextmanager
 def _fetching(what: str, files: str, root: Path) -> Iterator[None]:
-    "ConnectionError, with what to do, in place of what torchvision raises when a set cannot be fetched."
-    try: yield
+    """ConnectionError, with what to do, in place of what torchvision raises when a set
+    cannot be fetched."""
+    try:
+        yield
     except (OSError, RuntimeError, HTTPException) as problem:
-        raise ConnectionError(f"{what} could not be fetched: put {files} into {root}, or name the folder where it is with data_dir (--data-dir) or the variable DDPM_LIT_DATA") from problem
+        raise ConnectionError(
+            (
+                f"{what} could not be fetched: put {files} into {root}, or name the "
+                "folder where it is with data_dir (--data-dir) or the variable "
+                "DDPM_LIT_DATA"
+            )
+        ) from problem
 
 
 _IDX_SETS = {
     "mnist": ("MNIST", _DIGITS),
-    "fashion-mnist": ("FashionMNIST", ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")),
+    "fashion-mnist": (
+        "FashionMNIST",
+        (
+            "T-shirt",
+            "trousers",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
+        ),
+    ),
 }
 
 
 def _find_idx(raw: Path, split: str) -> list[Path]:
     "The image and the label file in `raw`, packed or not, or [] if one is missing."
-    names = [{"train": "train", "test": "t10k"}[split] + kind for kind in ("-images-idx3-ubyte", "-labels-idx1-ubyte")]
-    found = [next((f for f in (raw / f"{name}.gz", raw / name) if f.is_file()), None) for name in names]
+    names = [
+        {"train": "train", "test": "t10k"}[split] + kind
+        for kind in ("-images-idx3-ubyte", "-labels-idx1-ubyte")
+    ]
+    found = [
+        next((f for f in (raw / f"{name}.gz", raw / name) if f.is_file()), None)
+        for name in names
+    ]
     return [] if None in found else found
 
 
 def _read_idx(path: Path, ndim: int) -> np.ndarray:
-    "The uint8 array of an IDX file, packed by gzip or not. ValueError names a damaged file."
+    """The uint8 array of an IDX file, packed by gzip or not. ValueError names a damaged
+    file."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file: data = file.read(LARGEST)
-        if data[:4] != bytes([0, 0, 8, ndim]): raise ValueError("its first four bytes are wrong")
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            data = file.read(LARGEST)
+        if data[:4] != bytes([0, 0, 8, ndim]):
+            raise ValueError("its first four bytes are wrong")
         shape = np.frombuffer(data, ">i4", ndim, offset=4)
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(np.abs(shape)).copy()
+        return (
+            np.frombuffer(data, np.uint8, offset=4 + 4 * ndim)
+            .reshape(np.abs(shape))
+            .copy()
+        )
     except (ValueError, EOFError, OSError, zlib.error) as problem:
-        raise ValueError(f"{path} is damaged or not an IDX file ({problem}): delete it, and it will be fetched again") from problem
+        raise ValueError(
+            (
+                f"{path} is damaged or not an IDX file ({problem}): delete it, and it "
+                "will be fetched again"
+            )
+        ) from problem
 
 
 def _fetch_idx(kind: str, root: Path) -> None:
-    "Fetch one of the sets with torchvision, which checks its sums, and move it to `root` when it is complete."
+    """Fetch one of the sets with torchvision, which checks its sums, and move it to
+    `root` when it is complete."""
     from torchvision import datasets
+
     raw = root / kind / "raw"
-    with _fetching(kind, f"{kind}/raw with its four files, train-images-idx3-ubyte.gz and so on,", root):
+    with _fetching(
+        kind,
+        f"{kind}/raw with its four files, train-images-idx3-ubyte.gz and so on,",
+        root,
+    ):
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as half:
             getattr(datasets, kind)(half, download=True)
-            for file in Path(half, kind, "raw").glob("*.gz"): os.replace(file, raw / file.name)
+            for file in Path(half, kind, "raw").glob("*.gz"):
+                os.replace(file, raw / file.name)
 
 
 def _load_idx(name: str, split: str, data_dir: str | os.PathLike | None) -> ImageData:
     "MNIST or Fashion-MNIST; fetched only if it is not there."
     kind, classes = _IDX_SETS[name]
     root = _root(data_dir)
-    if not _find_idx(root / kind / "raw", split): root = _writable(root)
-    if not _find_idx(root / kind / "raw", split): _fetch_idx(kind, root)
+    if not _find_idx(root / kind / "raw", split):
+        root = _writable(root)
+    if not _find_idx(root / kind / "raw", split):
+        _fetch_idx(kind, root)
     files = _find_idx(root / kind / "raw", split)
     images, labels = (_read_idx(file, ndim) for file, ndim in zip(files, (3, 1)))
-    try: return ImageData(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)), 256, name, names=classes)
-    except ValueError as problem: raise ValueError(f"{files[0]} and {files[1].name} do not belong together: {problem}") from problem
+    try:
+        return ImageData(
+            torch.from_numpy(images)[:, None],
+            torch.from_numpy(labels.astype(np.int64)),
+            256,
+            name,
+            names=classes,
+        )
+    except ValueError as problem:
+        raise ValueError(
+            f"{files[0]} and {files[1].name} do not belong together: {problem}"
+        ) from problem
 
 # %% ../nbs/3_images/03_datasets.ipynb #9c613172
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR10 = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 def _cifar10_batches(root: Path, split: str) -> list[bytes] | None:
-    "The batches of the binary version below `root`, from its folder or from its packed file; None if it is not there."
-    wanted = ["test_batch.bin"] if split == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
+    """The batches of the binary version below `root`, from its folder or from its
+    packed file; None if it is not there."""
+    wanted = (
+        ["test_batch.bin"]
+        if split == "test"
+        else [f"data_batch_{i}.bin" for i in range(1, 6)]
+    )
     folder, packed = root / "cifar-10-batches-bin", root / "cifar-10-binary.tar.gz"
     where = folder if folder.is_dir() else packed
-    if not where.exists(): return None
+    if not where.exists():
+        return None
     try:
-        if where == folder: found = {name: (folder / name).read_bytes() for name in wanted}
+        if where == folder:
+            found = {name: (folder / name).read_bytes() for name in wanted}
         else:
             with tarfile.open(packed, "r|*") as tar:
-                found = {Path(member.name).name: tar.extractfile(member).read(LARGEST) for member in tar if member.isfile() and Path(member.name).name in wanted}
+                found = {
+                    Path(member.name).name: tar.extractfile(member).read(LARGEST)
+                    for member in tar
+                    if member.isfile() and Path(member.name).name in wanted
+                }
         return [found[name] for name in wanted]
     except Exception as problem:  # a damaged archive raises half a dozen kinds
-        raise ValueError(f"{where} is damaged or not complete ({why(problem)}): fetch it again") from problem
+        raise ValueError(
+            f"{where} is damaged or not complete ({why(problem)}): fetch it again"
+        ) from problem
 
 
 def _cifar10_torchvision(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    "Images (N, 3, 32, 32) and labels by torchvision, from its own folder or fetched. ValueError for a file with another checksum."
+    """Images (N, 3, 32, 32) and labels by torchvision, from its own folder or fetched.
+    ValueError for a file with another checksum."""
     from torchvision.datasets import CIFAR10
+
     folder = root / "cifar-10-batches-py"
     if folder.is_dir():
-        try: data = CIFAR10(root, train=split == "train")
-        except RuntimeError as problem: raise ValueError(f"{folder} has not the checksums that torchvision knows: delete it, and it will be fetched again") from problem
+        try:
+            data = CIFAR10(root, train=split == "train")
+        except RuntimeError as problem:
+            raise ValueError(
+                (
+                    f"{folder} has not the checksums that torchvision knows: delete "
+                    "it, and it will be fetched again"
+                )
+            ) from problem
     else:
         root = _writable(root)
-        with _fetching("CIFAR-10", "cifar-10-binary.tar.gz", root): data = CIFAR10(root, train=split == "train", download=True)
+        with _fetching("CIFAR-10", "cifar-10-binary.tar.gz", root):
+            data = CIFAR10(root, train=split == "train", download=True)
     return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
 
 
 def _load_cifar10(split: str, data_dir: str | os.PathLike | None) -> ImageData:
-    "CIFAR-10, from its binary version if that is there; fetched only if neither version is."
+    """CIFAR-10, from its binary version if that is there; fetched only if neither
+    version is."""
     root = _root(data_dir)
     batches = _cifar10_batches(root, split)
-    if batches is None: images, labels = _cifar10_torchvision(root, split)
+    if batches is None:
+        images, labels = _cifar10_torchvision(root, split)
     else:
-        if any(not batch or len(batch) % 3073 or max(batch[::3073]) > 9 for batch in batches):
-            raise ValueError(f"the batches of CIFAR-10 in {root} are damaged: each picture is a label 0..9 and 3072 bytes")
+        if any(
+            not batch or len(batch) % 3073 or max(batch[::3073]) > 9
+            for batch in batches
+        ):
+            raise ValueError(
+                (
+                    f"the batches of CIFAR-10 in {root} are damaged: each picture is a "
+                    "label 0..9 and 3072 bytes"
+                )
+            )
         rows = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 3073)
         images, labels = rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]
-    return ImageData(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)), 256, "cifar10", names=_CIFAR10)
+    return ImageData(
+        torch.from_numpy(images.copy()),
+        torch.from_numpy(labels.astype(np.int64)),
+        256,
+        "cifar10",
+        names=_CIFAR10,
+    )
 
 # %% ../nbs/3_images/03_datasets.ipynb #c746d867
 _CELEBA_SHARE = Fraction(148, 178)  # of the width: the square that is cut out
 
 
 def _celeba_source(folder: Path) -> Path:
-    "The zip or folder of photographs in `folder`. ValueError says how to get it, or names the several that are there."
-    found = [path for path in (folder / "img_align_celeba.zip", folder / "img_align_celeba") if path.exists()][:1]
-    found = found or sorted(path for path in folder.glob("img_align_celeba*") if path.is_dir() or path.suffix == ".zip")
-    if len(found) == 1: return found[0]
-    if found: raise ValueError(f"{folder} holds several parts of CelebA, {' and '.join(path.name for path in found)}: keep one of them there")
-    raise ValueError(f"CelebA is not in {folder}, and its terms forbid passing it on: get img_align_celeba.zip and list_attr_celeba.txt from mmlab.ie.cuhk.edu.hk/projects/CelebA.html "
-                     "and put them there, or name the folder above celeba with data_dir (--data-dir) or the variable DDPM_LIT_DATA")
+    """The zip or folder of photographs in `folder`. ValueError says how to get it, or
+    names the several that are there."""
+    found = [
+        path
+        for path in (folder / "img_align_celeba.zip", folder / "img_align_celeba")
+        if path.exists()
+    ][:1]
+    found = found or sorted(
+        path
+        for path in folder.glob("img_align_celeba*")
+        if path.is_dir() or path.suffix == ".zip"
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            (
+                f"{folder} holds several parts of CelebA, "
+                f"{' and '.join(path.name for path in found)}: keep one of them there"
+            )
+        )
+    raise ValueError(
+        f"CelebA is not in {folder}, and its terms forbid passing it on: get "
+        "img_align_celeba.zip and list_attr_celeba.txt from "
+        "mmlab.ie.cuhk.edu.hk/projects/CelebA.html "
+        "and put them there, or name the folder above celeba with data_dir "
+        "(--data-dir) or the variable DDPM_LIT_DATA"
+    )
 
 
 def _celeba_number(name: str) -> int:
     "The number of a photograph, from its name. ValueError for a name without one."
-    if not (found := re.fullmatch(r"(?:.*/)?([0-9]{6})\.\w+", name)): raise ValueError(f"the photographs of CelebA are named 000001.jpg and so on, got {name!r}")
+    if not (found := re.fullmatch(r"(?:.*/)?([0-9]{6})\.\w+", name)):
+        raise ValueError(
+            f"the photographs of CelebA are named 000001.jpg and so on, got {name!r}"
+        )
     return int(found[1])
 
 
-def _celeba_rows(path: Path, lines: list[str], width: int, columns: list[int], allowed: dict[str, int]) -> dict[int, list[int]]:
-    "The chosen columns of each photograph in one of CelebA's lists, by its number. ValueError names the line that is not as it should be."
+def _celeba_rows(
+    path: Path,
+    lines: list[str],
+    width: int,
+    columns: list[int],
+    allowed: dict[str, int],
+) -> dict[int, list[int]]:
+    """The chosen columns of each photograph in one of CelebA's lists, by its number.
+    ValueError names the line that is not as it should be."""
     rows = {}
     for line in lines:
         name, *values = line.split() or [""]
-        try: rows[_celeba_number(name)] = [allowed[values[column]] for column in columns]
-        except (ValueError, KeyError, IndexError): values = []
-        if len(values) != width: raise ValueError(f"{path} is damaged: a line must be a name and {width} of the values {', '.join(allowed)}, got {line[:60]!r}")
+        try:
+            rows[_celeba_number(name)] = [allowed[values[column]] for column in columns]
+        except (ValueError, KeyError, IndexError):
+            values = []
+        if len(values) != width:
+            raise ValueError(
+                (
+                    f"{path} is damaged: a line must be a name and {width} of the "
+                    f"values {', '.join(allowed)}, got {line[:60]!r}"
+                )
+            )
     return rows
 
 
 def _celeba_list(path: Path) -> list[str]:
     "The lines of one of CelebA's lists. ValueError if it is no text."
-    try: return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as problem: raise ValueError(f"{path} cannot be read as text: {problem}") from problem
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path} cannot be read as text: {problem}") from problem
 
 
-def _pick(path: Path, rows: dict[int, list[int]], numbers: list[int]) -> list[list[int]]:
+def _pick(
+    path: Path, rows: dict[int, list[int]], numbers: list[int]
+) -> list[list[int]]:
     "The rows of the photographs that are here."
-    if missing := [number for number in numbers if number not in rows]: raise ValueError(f"{path} has no line for {len(missing)} of the photographs: the first is {missing[0]:06d}")
+    if missing := [number for number in numbers if number not in rows]:
+        raise ValueError(
+            (
+                f"{path} has no line for {len(missing)} of the photographs: the first "
+                f"is {missing[0]:06d}"
+            )
+        )
     return [rows[number] for number in numbers]
 
 
 def _celeba_split(folder: Path, numbers: list[int], split: str) -> list[int]:
-    "Which of the photographs with these numbers belong to `split`: by the official list, else by the official numbers; a part without test photographs gives its last tenth."
+    """Which of the photographs with these numbers belong to `split`: by the official
+    list, else by the official numbers; a part without test photographs gives its last
+    tenth."""
     path = folder / "list_eval_partition.txt"
-    if path.is_file(): parts = [part for part, in _pick(path, _celeba_rows(path, _celeba_list(path), 1, [0], {"0": 0, "1": 1, "2": 2}), numbers)]
-    else: parts = [0 if number <= 162_770 else 1 if number <= 182_637 else 2 for number in numbers]
-    if 2 in parts: chosen = [i for i, part in enumerate(parts) if part == {"train": 0, "test": 2}[split]]
+    if path.is_file():
+        parts = [
+            part
+            for (part,) in _pick(
+                path,
+                _celeba_rows(
+                    path, _celeba_list(path), 1, [0], {"0": 0, "1": 1, "2": 2}
+                ),
+                numbers,
+            )
+        ]
     else:
-        order, cut = sorted(range(len(numbers)), key=numbers.__getitem__), len(numbers) - max(1, len(numbers) // 10)
+        parts = [
+            0 if number <= 162_770 else 1 if number <= 182_637 else 2
+            for number in numbers
+        ]
+    if 2 in parts:
+        chosen = [
+            i for i, part in enumerate(parts) if part == {"train": 0, "test": 2}[split]
+        ]
+    else:
+        order, cut = (
+            sorted(range(len(numbers)), key=numbers.__getitem__),
+            len(numbers) - max(1, len(numbers) // 10),
+        )
         chosen = order[:cut] if split == "train" else order[cut:]
-    if not chosen: raise ValueError(f"the photographs of CelebA in {folder} leave none for split={split!r}")
+    if not chosen:
+        raise ValueError(
+            f"the photographs of CelebA in {folder} leave none for split={split!r}"
+        )
     return chosen
 
 
-def _celeba_attributes(folder: Path, chosen: tuple[str, ...], numbers: list[int]) -> Tensor:
-    "(N, D) float32, 1 where a photograph has an attribute and 0 where not. ValueError names an attribute that is not in the list."
+def _celeba_attributes(
+    folder: Path, chosen: tuple[str, ...], numbers: list[int]
+) -> Tensor:
+    """(N, D) float32, 1 where a photograph has an attribute and 0 where not. ValueError
+    names an attribute that is not in the list."""
     path = folder / "list_attr_celeba.txt"
-    if not path.is_file(): raise ValueError(f"attributes need {path}, which is not there: it is in the folder Anno of the download at mmlab.ie.cuhk.edu.hk/projects/CelebA.html")
+    if not path.is_file():
+        raise ValueError(
+            (
+                f"attributes need {path}, which is not there: it is in the folder Anno "
+                "of the download at mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+            )
+        )
     count, header, *lines = _celeba_list(path) + [""] * 2
     lines, known = [line for line in lines if line.strip()], header.split()
-    if count.strip() != str(len(lines)): raise ValueError(f"{path} is damaged: its first line must be the number of photographs, {len(lines)}, got {count[:20]!r}")
+    if count.strip() != str(len(lines)):
+        raise ValueError(
+            (
+                f"{path} is damaged: its first line must be the number of photographs, "
+                f"{len(lines)}, got {count[:20]!r}"
+            )
+        )
     for name in chosen:
-        if name not in known: raise ValueError(f"there is no attribute {name!r}" + _perhaps(name, known) + f": the {len(known)} of CelebA are {', '.join(known)}")
-    rows = _celeba_rows(path, lines, len(known), [known.index(name) for name in chosen], {"-1": 0, "1": 1})
+        if name not in known:
+            raise ValueError(
+                f"there is no attribute {name!r}"
+                + _perhaps(name, known)
+                + f": the {len(known)} of CelebA are {', '.join(known)}"
+            )
+    rows = _celeba_rows(
+        path,
+        lines,
+        len(known),
+        [known.index(name) for name in chosen],
+        {"-1": 0, "1": 1},
+    )
     return torch.tensor(_pick(path, rows, numbers), dtype=torch.float32)
 
 
-def _load_celeba(data_dir, size, channels, split, attributes, broken, stream) -> ImageData | ImageFiles:
+def _load_celeba(
+    data_dir, size, channels, split, attributes, broken, stream
+) -> ImageData | ImageFiles:
     "The photographs of a split, cropped, with the chosen attributes as contexts."
     folder = _root(data_dir) / "celeba"
     source = _celeba_source(folder)
     names = picture_names(source)
-    names = [names[i] for i in _celeba_split(folder, [_celeba_number(name) for name in names], split)]
-    contexts = _celeba_attributes(folder, attributes, [_celeba_number(name) for name in names]) if attributes else None
-    return load_files(source, names, size, channels or 3, broken, stream, _CELEBA_SHARE, contexts=contexts, name="celeba", names=attributes)
+    names = [
+        names[i]
+        for i in _celeba_split(folder, [_celeba_number(name) for name in names], split)
+    ]
+    contexts = (
+        _celeba_attributes(folder, attributes, [_celeba_number(name) for name in names])
+        if attributes
+        else None
+    )
+    return load_files(
+        source,
+        names,
+        size,
+        channels or 3,
+        broken,
+        stream,
+        _CELEBA_SHARE,
+        contexts=contexts,
+        name="celeba",
+        names=attributes,
+    )
 
 # %% ../nbs/3_images/03_datasets.ipynb #b6a66506
-_ARRAYS = {"digits": _load_digits, **{name: partial(_load_idx, name) for name in _IDX_SETS}, "cifar10": _load_cifar10}
+_ARRAYS = {
+    "digits": _load_digits,
+    **{name: partial(_load_idx, name) for name in _IDX_SETS},
+    "cifar10": _load_cifar10,
+}
 
 
 def _perhaps(word: str, known: Iterable[str]) -> str:
@@ -248,54 +498,117 @@ def _perhaps(word: str, known: Iterable[str]) -> str:
 
 
 def _fit(data: ImageData, size: int | None, channels: int | None) -> ImageData:
-    "A named data set with other sides or channels: levels spread over 256 before resizing, grey repeated for RGB."
+    """A named data set with other sides or channels: levels spread over 256 before
+    resizing, grey repeated for RGB."""
     own, side = data.shape[1:3]
-    if size in (None, side) and channels in (None, own): return data
-    if size in (None, side) and own == 1: return replace(data, images=data.images.repeat(1, channels, 1, 1))
+    if size in (None, side) and channels in (None, own):
+        return data
+    if size in (None, side) and own == 1:
+        return replace(data, images=data.images.repeat(1, channels, 1, 1))
     pixels = data.images if data.levels == 256 else to_uint8(data.float())
-    images = np.stack([fit_picture(to_pil(planes), size, channels or own) for planes in pixels.numpy()])
+    images = np.stack(
+        [
+            fit_picture(to_pil(planes), size, channels or own)
+            for planes in pixels.numpy()
+        ]
+    )
     return replace(data, images=torch.from_numpy(images), levels=256)
 
 
 def _place(source: str | os.PathLike) -> Path:
-    "The folder or zip that `source` names. ValueError if there is none, with the name that was perhaps meant."
+    """The folder or zip that `source` names. ValueError if there is none, with the name
+    that was perhaps meant."""
     path = Path(os.path.expanduser(source))
-    if str(source) and (path.is_dir() or path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))): return path
+    if str(source) and (
+        path.is_dir()
+        or path.is_file()
+        and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))
+    ):
+        return path
     known = f"give {', '.join(NAMED_DATA)}, or a folder or zip of pictures"
-    if str(source) and path.exists(): raise ValueError(f"{path} is a file, and neither a folder nor a zip: {known}")
-    raise ValueError(f"there is no data set, folder or zip {str(source)!r}{_perhaps(str(source), NAMED_DATA)}: {known}")
+    if str(source) and path.exists():
+        raise ValueError(f"{path} is a file, and neither a folder nor a zip: {known}")
+    raise ValueError(
+        (
+            "there is no data set, folder or zip "
+            f"{str(source)!r}{_perhaps(str(source), NAMED_DATA)}: {known}"
+        )
+    )
 
 
 def _check_request(source, size, channels, split, attributes, broken, stream) -> None:
     "Refuse what no source allows, and what this one does not."
-    if size is not None and size < 1: raise ValueError(f"image_size must be at least 1, got {size}")
-    if channels not in (None, 1, 3): raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if split not in ("train", "test"): raise ValueError(f"split must be train or test, got {split!r}")
-    if broken is not None and broken < 0: raise ValueError(f"broken must be at least 0, got {broken}")
-    if attributes and source != "celeba": raise ValueError(f"attributes are known for celeba only, got {', '.join(attributes)} for {str(source)!r}")
-    if len(set(attributes)) < len(attributes): raise ValueError(f"attributes must be different ones, got {', '.join(attributes)}")
-    if stream and source in _ARRAYS: raise ValueError(f"stream must not be True for {source}, which is one array: it is for folders, zips and celeba")
+    if size is not None and size < 1:
+        raise ValueError(f"image_size must be at least 1, got {size}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be train or test, got {split!r}")
+    if broken is not None and broken < 0:
+        raise ValueError(f"broken must be at least 0, got {broken}")
+    if attributes and source != "celeba":
+        raise ValueError(
+            (
+                f"attributes are known for celeba only, got {', '.join(attributes)} "
+                f"for {str(source)!r}"
+            )
+        )
+    if len(set(attributes)) < len(attributes):
+        raise ValueError(
+            f"attributes must be different ones, got {', '.join(attributes)}"
+        )
+    if stream and source in _ARRAYS:
+        raise ValueError(
+            (
+                f"stream must not be True for {source}, which is one array: it is for "
+                "folders, zips and celeba"
+            )
+        )
 
 # %% ../nbs/3_images/03_datasets.ipynb #eed97d5e
 NAMED_DATA = (*_ARRAYS, "celeba")
 
 
 def load_images(
-    source: str | os.PathLike,                  # "digits", "mnist", "fashion-mnist", "cifar10", "celeba", or a folder or zip of pictures ("./digits" for a folder of that name)
-    data_dir: str | os.PathLike | None = None,  # the folder above the named sets' own; default $DDPM_LIT_DATA, else the user's cache
-    image_size: int | None = None,              # side in pixels, >= 1: the middle square is resized to it; None leaves the size
-    channels: int | None = None,                # 1 grey, 3 RGB; None: as the named set has them, 3 for pictures of your own
-    split: str = "train",                       # "train" or "test"; a folder or zip has only "train"
+    # "digits", "mnist", "fashion-mnist", "cifar10", "celeba", or a folder or zip of
+    # pictures ("./digits" for a folder of that name)
+    source: str | os.PathLike,
+    # the folder above the named sets' own; default $DDPM_LIT_DATA, else the user's
+    # cache
+    data_dir: str | os.PathLike | None = None,
+    # side in pixels, >= 1: the middle square is resized to it; None leaves the size
+    image_size: int | None = None,
+    # 1 grey, 3 RGB; None: as the named set has them, 3 for pictures of your own
+    channels: int | None = None,
+    split: str = "train",  # "train" or "test"; a folder or zip has only "train"
     *,
-    attributes: tuple[str, ...] = (),           # for celeba: names out of its 40, as ("Smiling", "Eyeglasses"); they become the contexts, 1 for yes and 0 for no
-    broken: int | None = None,                  # how many pictures that cannot be read are left out, with a warning; None: one in a hundred or ten, but never half
-    stream: bool | None = None,                 # True: the pictures stay on disk and are decoded when asked for; None: if they need more than IN_MEMORY bytes
-) -> ImageData | ImageFiles:                    # pictures as uint8, in memory or on disk; `.pixels(index)` gives some of them
-    "Pictures by name, or from a folder or zip. ValueError names what is wrong; ConnectionError if a set cannot be fetched."
+    # for celeba: names out of its 40, as ("Smiling", "Eyeglasses"); they become the
+    # contexts, 1 for yes and 0 for no
+    attributes: tuple[str, ...] = (),
+    # how many pictures that cannot be read are left out, with a warning; None: one in a
+    # hundred or ten, but never half
+    broken: int | None = None,
+    # True: the pictures stay on disk and are decoded when asked for; None: if they need
+    # more than IN_MEMORY bytes
+    stream: bool | None = None,
+    # pictures as uint8, in memory or on disk; `.pixels(index)` gives some of them
+) -> ImageData | ImageFiles:
+    """Pictures by name, or from a folder or zip. ValueError names what is wrong;
+    ConnectionError if a set cannot be fetched."""
     attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
     _check_request(source, image_size, channels, split, attributes, broken, stream)
-    if source == "celeba": return _load_celeba(data_dir, image_size, channels, split, attributes, broken, stream)
-    if source in _ARRAYS: return _fit(_ARRAYS[source](split, data_dir), image_size, channels)
+    if source == "celeba":
+        return _load_celeba(
+            data_dir, image_size, channels, split, attributes, broken, stream
+        )
+    if source in _ARRAYS:
+        return _fit(_ARRAYS[source](split, data_dir), image_size, channels)
     place = _place(source)
-    if split == "test": raise ValueError(f"{place} has no test split: give the folder or zip of the test pictures as the source")
+    if split == "test":
+        raise ValueError(
+            (
+                f"{place} has no test split: give the folder or zip of the test "
+                "pictures as the source"
+            )
+        )
     return load_folder(place, image_size, channels or 3, broken=broken, stream=stream)

@@ -21,7 +21,8 @@ from .schedule import NoiseSchedule, at_least_float32
 # %% ../nbs/2_sampling/03_solvers.ipynb #526f7ccd
 def half_log_snr(
     schedule: NoiseSchedule,
-) -> Tensor:  # (T+1,) float64, falling; infinity at t = 0, and −infinity where no signal is left
+    # (T+1,) float64, falling; infinity at t = 0, and −infinity where no signal is left
+) -> Tensor:
     "λ_t = ½ log(ᾱ_t/(1−ᾱ_t)) for all t (Lu et al. 2022, section 2)."
     return schedule.snr.log() / 2
 
@@ -32,13 +33,20 @@ SolverSpacing = Literal["logsnr", "trailing", "leading", "linspace", "quadratic"
 def logsnr_times(
     schedule: NoiseSchedule,
     steps: int | None = 20,  # S, 1..T; None is all T
-) -> list[int]:              # S times, strictly decreasing, starting at T
-    "The times whose λ is nearest to uniform from λ_T (or −5.1 if that is higher) to λ_1. Raises ValueError for steps that are not allowed."
+) -> list[int]:  # S times, strictly decreasing, starting at T
+    """The times whose λ is nearest to uniform from λ_T (or −5.1 if that is higher) to
+    λ_1. Raises ValueError for steps that are not allowed."""
     S, lam = len(time_steps(schedule.T, steps)), half_log_snr(schedule)[1:]
-    targets, between = torch.linspace(lam[0].item(), max(lam[-1].item(), -5.1), S, dtype=torch.float64), (lam[1:] + lam[:-1]) / 2
+    targets, between = (
+        torch.linspace(
+            lam[0].item(), max(lam[-1].item(), -5.1), S, dtype=torch.float64
+        ),
+        (lam[1:] + lam[:-1]) / 2,
+    )
     up, i = 1 + torch.bucketize(-targets, -between), torch.arange(S)
     up[-1] = schedule.T
-    up = i + (up - i).cummax(0).values  # each at least 1 above the one before, and low enough for those that follow
+    # each at least 1 above the one before, and low enough for those that follow
+    up = i + (up - i).cummax(0).values
     return torch.minimum(up, schedule.T - S + 1 + i).flip(0).tolist()
 
 # %% ../nbs/2_sampling/03_solvers.ipynb #e8897999
@@ -50,16 +58,27 @@ def _log_stride(schedule: NoiseSchedule, s: int, t: int) -> Tensor:
 # %% ../nbs/2_sampling/03_solvers.ipynb #c893e14d
 @dataclass(frozen=True)
 class DPMSolver:
-    "DPM-Solver++(2M): x_s = √((1−ᾱ_s)/(1−ᾱ_t)) x_t + √ᾱ_s (1 − e^{−h}) D (Lu et al. 2022, Algorithm 2). Raises ValueError for settings that are not allowed."
-    steps: int | None = 20                  # 1..T; None is all T
-    order: int = 2                          # 1 is DDIM with η = 0; 2 goes on along the line through the last two x̂_0
-    spacing: SolverSpacing = "logsnr"       # uniform in λ (logsnr_times), or as in time_steps, and so the next two
+    """DPM-Solver++(2M): x_s = √((1−ᾱ_s)/(1−ᾱ_t)) x_t + √ᾱ_s (1 − e^{−h}) D (Lu et al.
+    2022, Algorithm 2). Raises ValueError for settings that are not allowed."""
+
+    steps: int | None = 20  # 1..T; None is all T
+    # 1 is DDIM with η = 0; 2 goes on along the line through the last two x̂_0
+    order: int = 2
+    # uniform in λ (logsnr_times), or as in time_steps, and so the next two
+    spacing: SolverSpacing = "logsnr"
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 
     def __post_init__(self):
-        if self.order not in (1, 2): raise ValueError(f"order must be 1 or 2, got {self.order!r}")
-        if self.spacing not in get_args(SolverSpacing): raise ValueError(f"spacing must be one of {', '.join(get_args(SolverSpacing))}, got {self.spacing!r}")
+        if self.order not in (1, 2):
+            raise ValueError(f"order must be 1 or 2, got {self.order!r}")
+        if self.spacing not in get_args(SolverSpacing):
+            raise ValueError(
+                (
+                    f"spacing must be one of {', '.join(get_args(SolverSpacing))}, got "
+                    f"{self.spacing!r}"
+                )
+            )
         check_spacing(self.steps, "trailing", self.timesteps, self.quad_end)
 
     @property
@@ -69,24 +88,37 @@ class DPMSolver:
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides (t, s), from the noisiest to the last, which ends at 0."
-        if self.spacing != "logsnr": return time_pairs(schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end)
-        return time_pairs(schedule.T, timesteps=logsnr_times(schedule, self.steps) if self.timesteps is None else self.timesteps)
+        if self.spacing != "logsnr":
+            return time_pairs(
+                schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end
+            )
+        return time_pairs(
+            schedule.T,
+            timesteps=logsnr_times(schedule, self.steps)
+            if self.timesteps is None
+            else self.timesteps,
+        )
 
     def step(
         self,
         schedule: NoiseSchedule,
-        x: Tensor,                    # (B, ...) x_t
-        pred: Prediction,             # what the network sees in it; its ε̂ is not looked at
-        t: int,                       # the time left, 1..T
-        s: int,                       # the time reached, 0..t-1
+        x: Tensor,  # (B, ...) x_t
+        pred: Prediction,  # what the network sees in it; its ε̂ is not looked at
+        t: int,  # the time left, 1..T
+        s: int,  # the time reached, 0..t-1
         noise: Tensor | None = None,  # not used
-        previous: tuple[int, Prediction] | None = None,  # (u, what the network saw at u > t); without it, and where s = 0, order 1
-    ) -> Tensor:                      # (B, ...) x_s
-        "x_s with D = (1 + 1/(2r)) x̂_0(t) − 1/(2r) x̂_0(u), where r = (λ_t − λ_u)/h. Raises ValueError for u <= t."
+        # (u, what the network saw at u > t); without it, and where s = 0, order 1
+        previous: tuple[int, Prediction] | None = None,
+    ) -> Tensor:  # (B, ...) x_s
+        """x_s with D = (1 + 1/(2r)) x̂_0(t) − 1/(2r) x̂_0(u), where r = (λ_t − λ_u)/h.
+        Raises ValueError for u <= t."""
         h, D = _log_stride(schedule, s, t), pred.x0
         if self.order == 2 and previous is not None and s:
             u, before = previous
-            if u <= t: raise ValueError(f"previous must come from a time above t = {t}, got {u}")
+            if u <= t:
+                raise ValueError(
+                    f"previous must come from a time above t = {t}, got {u}"
+                )
             D = D + h / (2 * _log_stride(schedule, t, u)) * (D - before.x0)
         keep = ((1 - schedule.at(s)) / (1 - schedule.at(t))).sqrt()
         return keep * at_least_float32(x) - schedule.at(s).sqrt() * torch.expm1(-h) * D

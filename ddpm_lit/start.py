@@ -18,40 +18,75 @@ from .unet import UNet, UNetConfig
 
 # %% ../nbs/4_training/05_finetuning.ipynb #6dbcae30
 def load_model(
-    name_or_folder: str | Path,  # a model that comes with the package, a run folder, or a folder of diffusers
-) -> Run:                        # as load_pretrained returns it
-    "Load a trained network, by `load_pretrained` or `from_diffusers`. ValueError as there."
+    # a model that comes with the package, a run folder, or a folder of diffusers
+    name_or_folder: str | Path,
+) -> Run:  # as load_pretrained returns it
+    """Load a trained network, by `load_pretrained` or `from_diffusers`. ValueError as
+    there."""
     folder = Path(name_or_folder)
-    theirs = [name for name in ("model_index.json", "scheduler_config.json", "unet") if (folder / name).exists()]
-    return from_diffusers(folder) if theirs and not (folder / "schedule.json").exists() else load_pretrained(name_or_folder)
+    theirs = [
+        name
+        for name in ("model_index.json", "scheduler_config.json", "unet")
+        if (folder / name).exists()
+    ]
+    return (
+        from_diffusers(folder)
+        if theirs and not (folder / "schedule.json").exists()
+        else load_pretrained(name_or_folder)
+    )
 
 # %% ../nbs/4_training/05_finetuning.ipynb #17f0bdc5
 @torch.no_grad()
 def start_from(
     model: UNet,  # its weights are replaced
-    run: Run,     # of a network of the same shape, but for num_classes, context_dim and dropout
+    # of a network of the same shape, but for num_classes, context_dim and dropout
+    run: Run,
 ) -> None:
-    "Begin where `run` ended. If both know as many labels, or as many numbers of context, those are taken over; else `model` begins as `run.model` told nothing. ValueError for another shape."
+    """Begin where `run` ended. If both know as many labels, or as many numbers of
+    context, those are taken over; else `model` begins as `run.model` told nothing.
+    ValueError for another shape."""
     _check_shape(model.config, run.model.config)
     weights = run.model.state_dict()
     if _known(model.config) != _known(run.model.config):
         weights = {name: x for name, x in weights.items() if not _tells(name)}
         weights["time.2.bias"] = weights["time.2.bias"] + _none(run.model)
-        weights |= {name: torch.zeros_like(x) for name, x in model.state_dict().items() if _tells(name)}
+        weights |= {
+            name: torch.zeros_like(x)
+            for name, x in model.state_dict().items()
+            if _tells(name)
+        }
     model.load_state_dict(weights)
 
 
-def _known(c: UNetConfig) -> tuple[int | None, int | None]: return c.num_classes, c.context_dim
+def _known(c: UNetConfig) -> tuple[int | None, int | None]:
+    return c.num_classes, c.context_dim
 
 
-def _tells(name: str) -> bool: return name.startswith(("label.", "context."))
+def _tells(name: str) -> bool:
+    return name.startswith(("label.", "context."))
 
 
 def _none(model: UNet) -> Tensor | float:
     "What is added to the time embedding if the network is told nothing."
-    return model.label.weight[-1] if model.label is not None else model.context.null if model.context is not None else 0.0
+    return (
+        model.label.weight[-1]
+        if model.label is not None
+        else model.context.null
+        if model.context is not None
+        else 0.0
+    )
 
 
 def _check_shape(ours: UNetConfig, theirs: UNetConfig) -> None:
-    for name in (f.name for f in fields(ours) if f.compare and f.name not in ("num_classes", "context_dim", "dropout")):
-        if getattr(ours, name) != getattr(theirs, name): raise ValueError(f"{name} must be {getattr(theirs, name)}, as in the network to start from, got {getattr(ours, name)}")
+    for name in (
+        f.name
+        for f in fields(ours)
+        if f.compare and f.name not in ("num_classes", "context_dim", "dropout")
+    ):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise ValueError(
+                (
+                    f"{name} must be {getattr(theirs, name)}, as in the network to "
+                    f"start from, got {getattr(ours, name)}"
+                )
+            )

@@ -37,34 +37,59 @@ from .runs import Run, read_json, read_log
 # %% ../nbs/7_command/01_run_page.ipynb #374ab582
 @contextmanager
 def progress(
-    what: str,          # the name of the work
-    total: int,         # how many steps there are in all
-    done: int = 0,      # how many are done already
-    shown: bool = True, # of several processes, one shows
-) -> Iterator[Callable]:  # to be called after each step, with a function that says something about it, for example its loss
-    "Show how far the work is: a bar with the time left on a terminal or in a notebook; elsewhere a line on stderr every half minute."
+    what: str,  # the name of the work
+    total: int,  # how many steps there are in all
+    done: int = 0,  # how many are done already
+    shown: bool = True,  # of several processes, one shows
+    # to be called after each step, with a function that says something about it, for
+    # example its loss
+) -> Iterator[Callable]:
+    """Show how far the work is: a bar with the time left on a terminal or in a
+    notebook; elsewhere a line on stderr every half minute."""
     bars, count = _bars() if shown else None, itertools.count(1)
     started = said = time.monotonic()
-    with bars(total=total, initial=done, desc=what, unit="step", dynamic_ncols=True, mininterval=0.2) if bars else _no_bar() as bar:
+    with (
+        bars(
+            total=total,
+            initial=done,
+            desc=what,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.2,
+        )
+        if bars
+        else _no_bar() as bar
+    ):
+
         def tick(note: Callable[[], str] = lambda: "") -> None:
             nonlocal said
             n, now = next(count), time.monotonic()
             if shown and now - said > (0.2 if bars else 30):
                 said, left = now, (total - done - n) * (now - started) / n
-                if bars: bar.set_postfix_str(note(), refresh=False)
-                else: print(f"{what}: step {done + n} of {total}, {note()}{left:.0f} s left", file=sys.stderr, flush=True)
+                if bars:
+                    bar.set_postfix_str(note(), refresh=False)
+                else:
+                    print(
+                        (
+                            f"{what}: step {done + n} of {total}, {note()}{left:.0f} s "
+                            "left"
+                        ),
+                        file=sys.stderr,
+                        flush=True,
+                    )
             bar.update()
+
         yield tick
 
 # %% ../nbs/7_command/01_run_page.ipynb #c62b4b00
 def watch(
-    steps: Iterable,                  # of anything
-    what: str,                        # as in progress, and so the next two
+    steps: Iterable,  # of anything
+    what: str,  # as in progress, and so the next two
     total: int,
     done: int = 0,
-    note: Callable = lambda step: "", # what to say about a step
-    shown: bool = True,               # as in progress
-) -> Iterator:                        # the same steps
+    note: Callable = lambda step: "",  # what to say about a step
+    shown: bool = True,  # as in progress
+) -> Iterator:  # the same steps
     "Pass `steps` on and show how far they are."
     with progress(what, total, done, shown) as tick:
         for step in steps:
@@ -74,15 +99,17 @@ def watch(
 # %% ../nbs/7_command/01_run_page.ipynb #de894296
 @contextmanager
 def watching(
-    what: str,   # as in progress
+    what: str,  # as in progress
     total: int,  # how many steps there are in all walks together
 ) -> Iterator[Callable[[Iterable], Iterator]]:  # passes the steps of one walk on
     "One bar over many walks."
     with progress(what, total) as tick:
+
         def passing(steps: Iterable) -> Iterator:
             for step in steps:
                 yield step
                 tick()
+
         yield passing
 
 # %% ../nbs/7_command/01_run_page.ipynb #dd097453
@@ -90,15 +117,23 @@ def _bars() -> type | None:
     "The kind of bar that stderr can show."
     if sys.stderr.isatty():
         from tqdm import tqdm
+
         return tqdm
-    if not type(sys.stderr).__module__.startswith("ipykernel") or importlib.util.find_spec("ipywidgets") is None: return None
+    if (
+        not type(sys.stderr).__module__.startswith("ipykernel")
+        or importlib.util.find_spec("ipywidgets") is None
+    ):
+        return None
     from tqdm.notebook import tqdm
+
     return tqdm
 
 
 @contextmanager
 def _no_bar() -> Iterator[Any]:
-    class Bar: update = staticmethod(lambda: None)
+    class Bar:
+        update = staticmethod(lambda: None)
+
     yield Bar
 
 # %% ../nbs/7_command/01_run_page.ipynb #ab170172
@@ -108,6 +143,7 @@ TRACKERS = ("tensorboard", "wandb")
 @dataclass(frozen=True, eq=False)
 class Trackers:
     "What follows a training besides its log."
+
     started: tuple = ()  # accelerate's trackers
 
     def log(
@@ -115,8 +151,12 @@ class Trackers:
         record: Any,  # a TrainRecord
     ) -> None:
         "Its numbers, under its step. They are read, which waits for the device."
-        values = {name: getattr(record, name) for name in ("loss", "lr", "grad_norm", "images_per_second", "waited")}
-        for tracker in self.started: tracker.log(values, step=record.step)
+        values = {
+            name: getattr(record, name)
+            for name in ("loss", "lr", "grad_norm", "images_per_second", "waited")
+        }
+        for tracker in self.started:
+            tracker.log(values, step=record.step)
 
     def images(
         self,
@@ -125,28 +165,46 @@ class Trackers:
         step: int,
     ) -> None:
         "One grid of them."
-        for tracker in self.started: tracker.log_images({name: grid(images)[None]}, step=step, **_LAYOUT.get(tracker.name, {}))
+        for tracker in self.started:
+            tracker.log_images(
+                {name: grid(images)[None]}, step=step, **_LAYOUT.get(tracker.name, {})
+            )
 
     def close(self) -> None:
-        for tracker in self.started: tracker.finish()
+        for tracker in self.started:
+            tracker.finish()
 
 # %% ../nbs/7_command/01_run_page.ipynb #c67b3f97
 def check_trackers(names: Sequence[str]) -> None:
     "ValueError for an unknown name, or one whose package is missing."
     for name in names:
-        if name not in TRACKERS: raise ValueError(f"track must name trackers out of {', '.join(TRACKERS)}, got {name!r}")
-        if importlib.util.find_spec(name) is None: raise ValueError(f"track must name trackers that are installed, and {name} is not: pip install {name}")
+        if name not in TRACKERS:
+            raise ValueError(
+                f"track must name trackers out of {', '.join(TRACKERS)}, got {name!r}"
+            )
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                (
+                    f"track must name trackers that are installed, and {name} is not: "
+                    f"pip install {name}"
+                )
+            )
 
 # %% ../nbs/7_command/01_run_page.ipynb #725dacfe
 def trackers(
     names: Sequence[str],  # out of TRACKERS; none for all processes but the main one
-    folder: str | Path,    # the run folder
-    config: dict,          # what it is a run of; values that JSON knows
-    step: int = 0,         # steps done: where a curve goes on that was there already
+    folder: str | Path,  # the run folder
+    config: dict,  # what it is a run of; values that JSON knows
+    step: int = 0,  # steps done: where a curve goes on that was there already
 ) -> Trackers:
-    "Start what is to follow a training. ValueError for an unknown name, or one whose package is missing or does not start."
+    """Start what is to follow a training. ValueError for an unknown name, or one whose
+    package is missing or does not start."""
     check_trackers(names)
-    return Trackers(tuple(_started(name, Path(folder), config, step) for name in dict.fromkeys(names)))
+    return Trackers(
+        tuple(
+            _started(name, Path(folder), config, step) for name in dict.fromkeys(names)
+        )
+    )
 
 # %% ../nbs/7_command/01_run_page.ipynb #28a5af92
 _LAYOUT = {"tensorboard": {"dataformats": "NHWC"}}
@@ -156,17 +214,30 @@ def _started(name: str, folder: Path, config: dict, step: int):
     "One of accelerate's trackers, told the configuration."
     from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker, WandBTracker
+
     PartialState()  # they ask it whether to speak
     try:
         if name == "tensorboard":
-            tracker = TensorBoardTracker("tensorboard", folder, purge_step=step + 1)  # what was drawn beyond the step that a run goes on from is dropped
+            # what was drawn beyond the step that a run goes on from is dropped
+            tracker = TensorBoardTracker("tensorboard", folder, purge_step=step + 1)
             tracker.start()
-            tracker.log({"config": f"```\n{json.dumps(config, indent=1)}\n```"}, step=step)
+            tracker.log(
+                {"config": f"```\n{json.dumps(config, indent=1)}\n```"}, step=step
+            )
         else:
-            tracker = WandBTracker("ddpm_lit", dir=folder, name=folder.name, id=_same_id(folder), resume="allow")
+            tracker = WandBTracker(
+                "ddpm_lit",
+                dir=folder,
+                name=folder.name,
+                id=_same_id(folder),
+                resume="allow",
+            )
             tracker.start()
             tracker.store_init_configuration(config)
-    except Exception as problem: raise ValueError(f"track must name trackers that start, and {name} does not: {problem}") from problem
+    except Exception as problem:
+        raise ValueError(
+            f"track must name trackers that start, and {name} does not: {problem}"
+        ) from problem
     return tracker
 
 
@@ -174,24 +245,30 @@ def _same_id(folder: Path) -> str:
     "A resumed run goes on with its own curve."
     path = folder / "wandb-id"
     if not path.is_file():
-        with atomic_write(path, "w") as file: file.write(f"{time.time_ns():x}")
+        with atomic_write(path, "w") as file:
+            file.write(f"{time.time_ns():x}")
     return path.read_text(encoding="utf-8")
 
 # %% ../nbs/7_command/01_run_page.ipynb #98e31cd9
 def column(
     log: list[dict],  # as read_log returns it
-    name: str,        # such as "loss"
-) -> tuple[np.ndarray, np.ndarray]:  # steps and values (n,), of the lines that have both as finite numbers
+    name: str,  # such as "loss"
+    # steps and values (n,), of the lines that have both as finite numbers
+) -> tuple[np.ndarray, np.ndarray]:
     "One curve of the log."
-    pairs = [(line["step"], line[name]) for line in log if _is_number(line.get("step")) and _is_number(line.get(name))]
+    pairs = [
+        (line["step"], line[name])
+        for line in log
+        if _is_number(line.get("step")) and _is_number(line.get(name))
+    ]
     steps, values = np.array(pairs, float).reshape(-1, 2).T
     return steps, values
 
 # %% ../nbs/7_command/01_run_page.ipynb #b44d77e2
 def averaged(
     values: np.ndarray,  # (n,)
-    width: int,          # w, in 1..n
-) -> np.ndarray:         # (n - w + 1,)
+    width: int,  # w, in 1..n
+) -> np.ndarray:  # (n - w + 1,)
     "The mean of each w neighbours; the last is that of the last w."
     sums = np.concatenate([[0.0], values.cumsum()])
     return (sums[width:] - sums[:-width]) / width
@@ -203,36 +280,51 @@ def average_width(n: int) -> int:
 
 # %% ../nbs/7_command/01_run_page.ipynb #cfb58bd5
 def plot_loss(
-    axes: Any,        # of matplotlib
+    axes: Any,  # of matplotlib
     log: list[dict],
 ) -> None:
     "Each loss, and over them the average."
     steps, loss = column(log, "loss")
     width = average_width(len(loss))
     axes.plot(*_thin(steps, loss), alpha=0.5, lw=0.7, label="each step")
-    axes.plot(*_thin(steps[width - 1:], averaged(loss, width)), label=f"average of {width}")
+    axes.plot(
+        *_thin(steps[width - 1 :], averaged(loss, width)), label=f"average of {width}"
+    )
     axes.set(xlabel="training step", ylabel="loss")
-    if (loss > 0).all(): _log_scale(axes)
+    if (loss > 0).all():
+        _log_scale(axes)
     axes.legend()
 
 # %% ../nbs/7_command/01_run_page.ipynb #ac95d4ea
-def _is_number(value: Any) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) < 1e15
+    )
 
 
 def _log_scale(axes) -> None:
     "Powers of ten, with plain numbers at 1, 2 and 5."
     from matplotlib.ticker import LogLocator
+
     axes.set_yscale("log")
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
 
 
-def _thin(steps: np.ndarray, values: np.ndarray, bins: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def _thin(
+    steps: np.ndarray, values: np.ndarray, bins: int = 400
+) -> tuple[np.ndarray, np.ndarray]:
     "The extremes of each bin, and the last value."
-    if len(values) <= 2 * bins: return steps, values
+    if len(values) <= 2 * bins:
+        return steps, values
     parts = np.array_split(np.arange(len(values)), bins)
-    kept = sorted({part[pick(values[part])] for part in parts for pick in (np.argmin, np.argmax)} | {len(values) - 1})
+    kept = sorted(
+        {part[pick(values[part])] for part in parts for pick in (np.argmin, np.argmax)}
+        | {len(values) - 1}
+    )
     return steps[kept], values[kept]
 
 
@@ -240,6 +332,7 @@ def _figure(plot: Callable, *args, size: tuple[float, float] = (7.2, 3.2)):
     "A figure in the style of these pages, with nothing left behind in pyplot."
     import matplotlib.style
     from matplotlib.figure import Figure
+
     with matplotlib.style.context("ddpm_lit.figures"):
         figure = Figure(figsize=size, layout="constrained")
         plot(figure.add_subplot(), *args)
@@ -247,46 +340,67 @@ def _figure(plot: Callable, *args, size: tuple[float, float] = (7.2, 3.2)):
 
 # %% ../nbs/7_command/01_run_page.ipynb #9918e02a
 def glimpse(
-    run: Run,                            # the model as it is now
-    folder: Path,                        # its folder
-    step: int,                           # steps done
-    labels: Labels = None,               # as in draw
+    run: Run,  # the model as it is now
+    folder: Path,  # its folder
+    step: int,  # steps done
+    labels: Labels = None,  # as in draw
     device: torch.device | str = "cpu",  # where to compute
-) -> Tensor:                             # (64, C, H, W) in [-1, 1]
+) -> Tensor:  # (64, C, H, W) in [-1, 1]
     "64 samples by DDIM, in `samples/step-N.png` of the folder."
-    images = floats(collect(draw(run, DDIM(min(50, run.schedule.T)), labels=labels, device=device)))
+    images = floats(
+        collect(draw(run, DDIM(min(50, run.schedule.T)), labels=labels, device=device))
+    )
     save_grid(images, folder / "samples" / f"step-{step:07d}.png")
     return images
 
 # %% ../nbs/7_command/01_run_page.ipynb #da1d5395
 def show(
-    run: Run,                            # the trained model
-    folder: Path,                        # its folder
-    real: Tensor,                        # (N, C, H, W) real images, of which up to eight make a row above the samples
-    labels: Labels = None,               # as in draw
+    run: Run,  # the trained model
+    folder: Path,  # its folder
+    # (N, C, H, W) real images, of which up to eight make a row above the samples
+    real: Tensor,
+    labels: Labels = None,  # as in draw
     device: torch.device | str = "cpu",  # where to compute
-    ddim: int = 64,                      # how many images to draw by DDIM, at least 64
-) -> Tensor:                             # (ddim, C, H, W) those images
+    ddim: int = 64,  # how many images to draw by DDIM, at least 64
+) -> Tensor:  # (ddim, C, H, W) those images
     "Leave loss.png, samples_ddpm.png, samples_ddim.png and samples.gif in `folder`."
-    if log := read_log(folder): _save_figure(_figure(plot_loss, log), folder / "loss.png")
+    if log := read_log(folder):
+        _save_figure(_figure(plot_loss, log), folder / "loss.png")
     ddpm, fifty = DDPM(steps=min(250, run.schedule.T)), DDIM(min(50, run.schedule.T))
-    with watching("drawing by DDPM", ddpm.steps) as watched: frames = film(run, ddpm, labels=labels, device=device, watch=watched)
+    with watching("drawing by DDPM", ddpm.steps) as watched:
+        frames = film(run, ddpm, labels=labels, device=device, watch=watched)
     save_gif(frames, folder / "samples.gif")
     _save_beside(real[:8], frames[-1], folder / "samples_ddpm.png")
     with watching("drawing by DDIM", fifty.steps * math.ceil(ddim / 250)) as watched:
-        images = floats(collect(draw(run, fifty, ddim, batch=250, labels=labels, device=device, watch=watched)))
+        images = floats(
+            collect(
+                draw(
+                    run,
+                    fifty,
+                    ddim,
+                    batch=250,
+                    labels=labels,
+                    device=device,
+                    watch=watched,
+                )
+            )
+        )
     _save_beside(real[:8], images[:64], folder / "samples_ddim.png")
     return images
 
 # %% ../nbs/7_command/01_run_page.ipynb #275ce22b
 def _save_figure(figure, path: Path) -> None:
-    with atomic_write(path) as file: figure.savefig(file, format="png")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _save_beside(real: Tensor, samples: Tensor, path: Path) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
     top, below = grid(real, columns=8), grid(samples, columns=8)
-    top = np.pad(top, ((0, 0), (0, below.shape[1] - top.shape[1]), (0, 0)), constant_values=255)  # a small data set may have fewer than eight
+    # a small data set may have fewer than eight
+    top = np.pad(
+        top, ((0, 0), (0, below.shape[1] - top.shape[1]), (0, 0)), constant_values=255
+    )
     band = np.full((16, below.shape[1], 3), 255, np.uint8)
     band[7:9] = 0
     picture = torch.from_numpy(np.concatenate([top, band, below])).permute(2, 0, 1)
@@ -295,34 +409,56 @@ def _save_beside(real: Tensor, samples: Tensor, path: Path) -> None:
 # %% ../nbs/7_command/01_run_page.ipynb #04230425
 def run_page(
     folder: str | Path,  # a run folder, finished or not
-) -> Path:               # the file, `folder`/summary.html
+) -> Path:  # the file, `folder`/summary.html
     "One page of HTML that shows a run. ValueError if `folder` is none."
     folder = Path(folder)
-    if not folder.is_dir(): raise ValueError(f"folder must be a run folder, got {str(folder)!r}")
+    if not folder.is_dir():
+        raise ValueError(f"folder must be a run folder, got {str(folder)!r}")
     config, log = _json(folder / "config.json"), read_log(folder)
-    parts = [_head(folder, config, log), _curves(config, log), _samples(folder), _over_training(folder),
-             _section("Report", _table(_json(folder / "report.json"))), _go_on(folder, config, log), _settings(folder, config)]
-    text = _PAGE.format(title=html.escape(_name(folder)), style=_STYLE, body="\n".join(part for part in parts if part))
-    with atomic_write(folder / "summary.html", "w") as file: file.write(text)
+    parts = [
+        _head(folder, config, log),
+        _curves(config, log),
+        _samples(folder),
+        _over_training(folder),
+        _section("Report", _table(_json(folder / "report.json"))),
+        _go_on(folder, config, log),
+        _settings(folder, config),
+    ]
+    text = _PAGE.format(
+        title=html.escape(_name(folder)),
+        style=_STYLE,
+        body="\n".join(part for part in parts if part),
+    )
+    with atomic_write(folder / "summary.html", "w") as file:
+        file.write(text)
     return folder / "summary.html"
 
 # %% ../nbs/7_command/01_run_page.ipynb #17dd0937
 def _json(path: Path) -> dict:
     "What a file says, or nothing."
-    try: return read_json(path)
-    except (ValueError, OSError): return {}
+    try:
+        return read_json(path)
+    except (ValueError, OSError):
+        return {}
 
 
-def _of(config: dict, name: str) -> dict: return value if isinstance(value := config.get(name), dict) else {}
+def _of(config: dict, name: str) -> dict:
+    return value if isinstance(value := config.get(name), dict) else {}
 
 
-def _name(folder: Path) -> str: return folder.resolve().name
+def _name(folder: Path) -> str:
+    return folder.resolve().name
 
 
 def _speed(config: dict, log: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    "Steps, and images per second around them, in up to 50 pieces of the log. Where training was resumed, time does not run backwards."
-    batch, (steps, seconds) = _of(config, "train").get("batch_size"), column(log, "seconds")
-    if not _is_number(batch) or len(steps) < 2: return column(log, "images_per_second")
+    """Steps, and images per second around them, in up to 50 pieces of the log. Where
+    training was resumed, time does not run backwards."""
+    batch, (steps, seconds) = (
+        _of(config, "train").get("batch_size"),
+        column(log, "seconds"),
+    )
+    if not _is_number(batch) or len(steps) < 2:
+        return column(log, "images_per_second")
     marks = np.unique(np.linspace(0, len(steps) - 1, min(51, len(steps))).astype(int))
     done, spent = np.diff(steps[marks]), np.diff(seconds[marks])
     good = (done > 0) & (spent > 0)
@@ -331,49 +467,94 @@ def _speed(config: dict, log: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 def _figures(config: dict, log: list[dict], parameters: int | None) -> dict[str, str]:
     "What one asks for first."
-    (steps, loss), (_, seconds), (_, speed) = column(log, "loss"), column(log, "seconds"), _speed(config, log)
-    batch, found, width = _of(config, "train").get("batch_size"), {}, average_width(len(loss))
-    if len(steps): found["steps"] = f"{steps[-1]:,.0f}"
-    if len(steps) and _is_number(batch): found["images seen"] = _short(steps[-1] * batch)
-    if len(seconds): found["time"] = _duration(seconds[-1])
-    if len(speed): found["images/s"] = _short(np.median(speed))
-    if parameters: found["parameters"] = _short(parameters)
-    if len(loss): found[f"loss, last {width}"] = f"{averaged(loss, width)[-1]:.4g}"
+    (steps, loss), (_, seconds), (_, speed) = (
+        column(log, "loss"),
+        column(log, "seconds"),
+        _speed(config, log),
+    )
+    batch, found, width = (
+        _of(config, "train").get("batch_size"),
+        {},
+        average_width(len(loss)),
+    )
+    if len(steps):
+        found["steps"] = f"{steps[-1]:,.0f}"
+    if len(steps) and _is_number(batch):
+        found["images seen"] = _short(steps[-1] * batch)
+    if len(seconds):
+        found["time"] = _duration(seconds[-1])
+    if len(speed):
+        found["images/s"] = _short(np.median(speed))
+    if parameters:
+        found["parameters"] = _short(parameters)
+    if len(loss):
+        found[f"loss, last {width}"] = f"{averaged(loss, width)[-1]:.4g}"
     return found
 
 
 def _short(value: float) -> str:
     "A number with three digits: 950, 12 k, 35.7 M."
     for unit, size in (("", 1), (" k", 1e3), (" M", 1e6), (" G", 1e9)):
-        if abs(value) < 999.5 * size or unit == " G": return f"{value / size:.3g}{unit}"
+        if abs(value) < 999.5 * size or unit == " G":
+            return f"{value / size:.3g}{unit}"
 
 
 def _duration(seconds: float) -> str:
     whole = round(seconds)
-    if whole < 60: return f"{seconds:.3g} s"
-    if whole < 3600: return f"{whole // 60} min {whole % 60} s"
+    if whole < 60:
+        return f"{seconds:.3g} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _parameters(folder: Path) -> int | None:
     "How many numbers weights.safetensors holds, by its header."
     from safetensors import SafetensorError, safe_open
+
     try:
-        with safe_open(folder / "weights.safetensors", framework="pt") as file: return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    except (OSError, SafetensorError): return None
+        with safe_open(folder / "weights.safetensors", framework="pt") as file:
+            return sum(
+                math.prod(file.get_slice(name).get_shape()) for name in file.keys()
+            )
+    except (OSError, SafetensorError):
+        return None
 
 # %% ../nbs/7_command/01_run_page.ipynb #ca0992cb
 def _head(folder: Path, config: dict, log: list[dict]) -> str:
-    data, planned, steps = config.get("data"), _of(config, "train").get("steps"), column(log, "step")[0]
-    predicts = {"eps": "predicts the noise ε", "x0": "predicts the clean picture", "v": "predicts v"}.get(str(config.get("param")))
-    state = None if not len(steps) or not _is_number(planned) else "complete" if steps[-1] >= planned else f"stopped at step {steps[-1]:,.0f} of {planned:,}"
-    said = [f"trained on {Path(data).name}" if isinstance(data, str) and data else None, predicts, state, _date(folder / "weights.safetensors")]
-    cards = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in _figures(config, log, _parameters(folder)).items())
+    data, planned, steps = (
+        config.get("data"),
+        _of(config, "train").get("steps"),
+        column(log, "step")[0],
+    )
+    predicts = {
+        "eps": "predicts the noise ε",
+        "x0": "predicts the clean picture",
+        "v": "predicts v",
+    }.get(str(config.get("param")))
+    state = (
+        None
+        if not len(steps) or not _is_number(planned)
+        else "complete"
+        if steps[-1] >= planned
+        else f"stopped at step {steps[-1]:,.0f} of {planned:,}"
+    )
+    said = [
+        f"trained on {Path(data).name}" if isinstance(data, str) and data else None,
+        predicts,
+        state,
+        _date(folder / "weights.safetensors"),
+    ]
+    cards = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        for name, value in _figures(config, log, _parameters(folder)).items()
+    )
     return f"<header><h1>{html.escape(_name(folder))}</h1><p>{html.escape(' · '.join(filter(None, said)))}</p><dl>{cards}</dl></header>"
 
 
 def _date(path: Path) -> str | None:
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     when = time.localtime(path.stat().st_mtime)
     return f"{when.tm_mday} {time.strftime('%B %Y', when)}"
 
@@ -383,33 +564,75 @@ def _section(title: str, body: str, kind: str = "") -> str:
     return f"<section class='{kind}'><h2>{title}</h2>{body}</section>" if body else ""
 
 # %% ../nbs/7_command/01_run_page.ipynb #b9641721
-_INKS = {"#fbfaf7": "none", "#33322f": "var(--ink)", "#52514e": "var(--soft)", "#e4e2dc": "var(--line)", "#2a6fb0": "var(--blue)", "#dd7f1e": "var(--orange)"}
+_INKS = {
+    "#fbfaf7": "none",
+    "#33322f": "var(--ink)",
+    "#52514e": "var(--soft)",
+    "#e4e2dc": "var(--line)",
+    "#2a6fb0": "var(--blue)",
+    "#dd7f1e": "var(--orange)",
+}
 
 
 def _svg(figure, title: str) -> str:
-    "The drawing as a part of a page: no size of its own, no metadata, and the page's colours."
+    """The drawing as a part of a page: no size of its own, no metadata, and the page's
+    colours."""
     import matplotlib
+
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}): figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue()[text.getvalue().index("<svg"):], flags=re.S)
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg role="img" aria-label="{html.escape(title)}" \1>', svg, count=1)
-    for theirs, ours in _INKS.items(): svg = svg.replace(theirs, ours)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = re.sub(
+        r"<metadata>.*?</metadata>",
+        "",
+        text.getvalue()[text.getvalue().index("<svg") :],
+        flags=re.S,
+    )
+    svg = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        rf'<svg role="img" aria-label="{html.escape(title)}" \1>',
+        svg,
+        count=1,
+    )
+    for theirs, ours in _INKS.items():
+        svg = svg.replace(theirs, ours)
     return re.sub(r"xlink:href", "href", svg)
 
 
-def _plot(axes, points: tuple[np.ndarray, np.ndarray], name: str, low: float | None = None) -> None:
+def _plot(
+    axes, points: tuple[np.ndarray, np.ndarray], name: str, low: float | None = None
+) -> None:
     axes.plot(*_thin(*points), lw=1.2)
     axes.set(xlabel="training step", ylabel=name)
     axes.set_ylim(bottom=low)
 
 
 def _curves(config: dict, log: list[dict]) -> str:
-    "The loss, drawn for a wide screen and for a narrow one; and small: the learning rate, the norm of the gradient, the speed."
-    sizes = {"wide": (9, 3.4), "narrow": (4, 2.8)} if len(column(log, "loss")[0]) else {}
-    large = "".join(f"<figure class='{kind}'>{_svg(_figure(plot_loss, log, size=size), f'loss, {kind}')}</figure>" for kind, size in sizes.items())
-    others = {"learning rate": column(log, "lr"), "gradient norm": column(log, "grad_norm"), "images per second": _speed(config, log)}
-    small = "".join(f"<figure>{_svg(_figure(_plot, points, name, 0, size=(4, 2.4)), name)}</figure>" for name, points in others.items() if len(points[0]) > 1)
-    return _section("Training", large + (f"<div class='three'>{small}</div>" if small else ""))
+    """The loss, drawn for a wide screen and for a narrow one; and small: the learning
+    rate, the norm of the gradient, the speed."""
+    sizes = (
+        {"wide": (9, 3.4), "narrow": (4, 2.8)} if len(column(log, "loss")[0]) else {}
+    )
+    large = "".join(
+        (
+            "<figure "
+            f"class='{kind}'>{_svg(_figure(plot_loss, log, size=size), f'loss, {kind}')}</figure>"
+        )
+        for kind, size in sizes.items()
+    )
+    others = {
+        "learning rate": column(log, "lr"),
+        "gradient norm": column(log, "grad_norm"),
+        "images per second": _speed(config, log),
+    }
+    small = "".join(
+        f"<figure>{_svg(_figure(_plot, points, name, 0, size=(4, 2.4)), name)}</figure>"
+        for name, points in others.items()
+        if len(points[0]) > 1
+    )
+    return _section(
+        "Training", large + (f"<div class='three'>{small}</div>" if small else "")
+    )
 
 # %% ../nbs/7_command/01_run_page.ipynb #7f0952b2
 _SIGNS = {".png": (b"\x89PNG\r\n\x1a\n", "image/png"), ".gif": (b"GIF8", "image/gif")}
@@ -418,67 +641,155 @@ _SIGNS = {".png": (b"\x89PNG\r\n\x1a\n", "image/png"), ".gif": (b"GIF8", "image/
 def _picture(path: Path, caption: str) -> str:
     "A picture and what it is, or nothing if it is none."
     sign, kind = _SIGNS[path.suffix]
-    if not path.is_file() or path.stat().st_size > 2**25 or not (data := path.read_bytes()).startswith(sign): return ""
-    return f"<figure><img alt='{html.escape(caption)}' src='data:{kind};base64,{base64.b64encode(data).decode()}'><figcaption>{html.escape(caption)}</figcaption></figure>"
+    if (
+        not path.is_file()
+        or path.stat().st_size > 2**25
+        or not (data := path.read_bytes()).startswith(sign)
+    ):
+        return ""
+    return (
+        f"<figure><img alt='{html.escape(caption)}' "
+        f"src='data:{kind};base64,{base64.b64encode(data).decode()}'><figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
 
 
 def _samples(folder: Path) -> str:
-    said = {"samples_ddpm.png": "DDPM, below a row of real pictures", "samples_ddim.png": "DDIM, below a row of real pictures", "samples.gif": "From noise to pictures, by DDPM"}
-    return _section("Samples", "".join(_picture(folder / name, caption) for name, caption in said.items()), "three")
+    said = {
+        "samples_ddpm.png": "DDPM, below a row of real pictures",
+        "samples_ddim.png": "DDIM, below a row of real pictures",
+        "samples.gif": "From noise to pictures, by DDPM",
+    }
+    return _section(
+        "Samples",
+        "".join(_picture(folder / name, caption) for name, caption in said.items()),
+        "three",
+    )
 
 
 def _over_training(folder: Path, most: int = 6) -> str:
     "A strip of grids, from the first to the last."
-    found = sorted((p for p in folder.glob("samples/step-*.png") if p.stem[5:].isdecimal()), key=lambda p: int(p.stem[5:]))
-    places = sorted({round(i * (len(found) - 1) / (most - 1)) for i in range(most)}) if found else []
-    return _section("Over the training", "".join(_picture(found[i], f"step {int(found[i].stem[5:]):,}") for i in places), "strip")
+    found = sorted(
+        (p for p in folder.glob("samples/step-*.png") if p.stem[5:].isdecimal()),
+        key=lambda p: int(p.stem[5:]),
+    )
+    places = (
+        sorted({round(i * (len(found) - 1) / (most - 1)) for i in range(most)})
+        if found
+        else []
+    )
+    return _section(
+        "Over the training",
+        "".join(_picture(found[i], f"step {int(found[i].stem[5:]):,}") for i in places),
+        "strip",
+    )
 
 # %% ../nbs/7_command/01_run_page.ipynb #77296dab
 def _value(value: Any) -> str:
     "A value of JSON in the words of a table."
-    if isinstance(value, bool) or value is None: return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, float): return f"{value:.6g}"
-    try: text = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
-    except (RecursionError, ValueError): return "…"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    try:
+        text = (
+            (", ".join(map(str, value)) or "none")
+            if isinstance(value, list)
+            else str(value)
+        )
+    except (RecursionError, ValueError):
+        return "…"
     return text if len(text) <= 200 else text[:199] + "…"
 
 
 def _table(values: dict) -> str:
-    rows = "".join(f"<tr><th>{html.escape(str(name)[:100].replace('_', ' '))}</th><td>{html.escape(_value(value))}</td></tr>" for name, value in list(values.items())[:100])
+    rows = "".join(
+        f"<tr><th>{html.escape(str(name)[:100].replace('_', ' '))}</th><td>{html.escape(_value(value))}</td></tr>"
+        for name, value in list(values.items())[:100]
+    )
     return f"<table>{rows}</table>" if rows else ""
 
 
 def _words(config: dict, name: str) -> list[str]:
     "A list of config.json as strings; empty if there is none."
-    return [str(word) for word in config.get(name)] if isinstance(config.get(name), list) else []
+    return (
+        [str(word) for word in config.get(name)]
+        if isinstance(config.get(name), list)
+        else []
+    )
 
 
 def _go_on(folder: Path, config: dict, log: list[dict]) -> str:
     "The commands that come next."
-    where, steps, planned = shlex.quote(str(folder)), column(log, "step")[0], _of(config, "train").get("steps")
-    if not (folder / "weights.safetensors").is_file(): return ""
-    lines = [f"ddpm-lit sample {where} --n 64", f"ddpm-lit sample {where} --trajectory --out way.gif", f"ddpm-lit sample {where} --separate --n 1000"]
+    where, steps, planned = (
+        shlex.quote(str(folder)),
+        column(log, "step")[0],
+        _of(config, "train").get("steps"),
+    )
+    if not (folder / "weights.safetensors").is_file():
+        return ""
+    lines = [
+        f"ddpm-lit sample {where} --n 64",
+        f"ddpm-lit sample {where} --trajectory --out way.gif",
+        f"ddpm-lit sample {where} --separate --n 1000",
+    ]
     if _is_number(K := _of(config, "unet").get("num_classes")):
         names = _words(config, "classes") or [str(i) for i in range(int(min(K, 3)))]
-        lines.append(f"ddpm-lit sample {where} --class {shlex.join(names[:3])} --guidance 2")
-    if names := _words(config, "attributes"): lines.append(f"ddpm-lit sample {where} --attributes {shlex.quote(names[0])}=1 --guidance 2")
-    if len(steps) and _is_number(planned): lines.append(f"ddpm-lit resume {where}" + (f" --steps {2 * int(steps[-1])}" if steps[-1] >= planned else ""))
-    return _section("To go on", f"<pre>{html.escape(chr(10).join(filter(None, lines)))}</pre>")
+        lines.append(
+            f"ddpm-lit sample {where} --class {shlex.join(names[:3])} --guidance 2"
+        )
+    if names := _words(config, "attributes"):
+        lines.append(
+            (
+                f"ddpm-lit sample {where} --attributes {shlex.quote(names[0])}=1 "
+                "--guidance 2"
+            )
+        )
+    if len(steps) and _is_number(planned):
+        lines.append(
+            f"ddpm-lit resume {where}"
+            + (f" --steps {2 * int(steps[-1])}" if steps[-1] >= planned else "")
+        )
+    return _section(
+        "To go on", f"<pre>{html.escape(chr(10).join(filter(None, lines)))}</pre>"
+    )
 
 
 def _noise(folder: Path) -> dict:
     "What the schedule leaves of the signal."
     table = _json(folder / "schedule.json").get("alpha_bar")
-    if not isinstance(table, list) or len(table) < 2 or not all(_is_number(a) and 0 <= a <= 1 for a in table): return {}
+    if (
+        not isinstance(table, list)
+        or len(table) < 2
+        or not all(_is_number(a) and 0 <= a <= 1 for a in table)
+    ):
+        return {}
     snr = lambda a: "∞" if a == 1 else f"{a / (1 - a):.3g}"
-    return {"T": len(table) - 1, "signal-to-noise ratio at 1": snr(table[1]), "signal-to-noise ratio at T": snr(table[-1])}
+    return {
+        "T": len(table) - 1,
+        "signal-to-noise ratio at 1": snr(table[1]),
+        "signal-to-noise ratio at T": snr(table[-1]),
+    }
 
 
 def _settings(folder: Path, config: dict) -> str:
-    parts = {"Network": _of(config, "unet"), "Training": _of(config, "train"), "Schedule": _of(config, "noise") | _noise(folder)}
-    parts["Run"] = {name: value for name, value in config.items() if not isinstance(value, dict)}
-    parts |= {str(name).capitalize(): value for name, value in config.items() if isinstance(value, dict) and name not in ("unet", "train", "noise")}
-    tables = "".join(f"<div><h3>{html.escape(title[:100])}</h3>{table}</div>" for title, values in list(parts.items())[:12] if (table := _table(values)))
+    parts = {
+        "Network": _of(config, "unet"),
+        "Training": _of(config, "train"),
+        "Schedule": _of(config, "noise") | _noise(folder),
+    }
+    parts["Run"] = {
+        name: value for name, value in config.items() if not isinstance(value, dict)
+    }
+    parts |= {
+        str(name).capitalize(): value
+        for name, value in config.items()
+        if isinstance(value, dict) and name not in ("unet", "train", "noise")
+    }
+    tables = "".join(
+        f"<div><h3>{html.escape(title[:100])}</h3>{table}</div>"
+        for title, values in list(parts.items())[:12]
+        if (table := _table(values))
+    )
     return _section("Settings", tables, "tables")
 
 # %% ../nbs/7_command/01_run_page.ipynb #b6a913d7

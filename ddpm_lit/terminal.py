@@ -27,7 +27,8 @@ class UsageError(ValueError):
 
 # %% ../nbs/7_command/02_terminal.ipynb #0b12bc93
 class Stopped(KeyboardInterrupt):
-    "The user, or the system, asked the command to stop; exit status 128 + the signal's number."
+    """The user, or the system, asked the command to stop; exit status 128 + the
+    signal's number."""
 
     def __init__(self, number: int, sentence: str):
         super().__init__(sentence)
@@ -37,77 +38,137 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def usage() -> Iterator[None]:
     "A ValueError raised in this block is the command line's fault."
-    try: yield
-    except ValueError as error: raise UsageError(str(error)) from error
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 # %% ../nbs/7_command/02_terminal.ipynb #a1bcd0fe
-_MARKS = (conf.OmitArgPrefixes, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName)
+_MARKS = (
+    conf.OmitArgPrefixes,
+    conf.PositionalRequiredArgs,
+    conf.PositionalMetavarFromFieldName,
+)
 HELP = {"-h", "--help"}
 
 
 _PHRASES = [  # tyro's words, and ours
-    (r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 must be a whole number, got \2"),
-    (r"^Error parsing (--\S+): could not convert string to float: (.*)", r"\1 must be a number, got \2"),
-    (r"^Error parsing (--\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? could be instantiated from \[(.*?)\]\..*", lambda m: f"{m[1]} must be {m[2].strip('[]')}, got {m[3]}"),
-    (r"^Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 cannot be made of \2"),
+    (
+        r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)",
+        r"\1 must be a whole number, got \2",
+    ),
+    (
+        r"^Error parsing (--\S+): could not convert string to float: (.*)",
+        r"\1 must be a number, got \2",
+    ),
+    (
+        (
+            r"^Error parsing (--\S+): no type matching (?:\{None\}\|)?\{?(.+?)\}? "
+            r"could be instantiated from \[(.*?)\]\..*"
+        ),
+        lambda m: f"{m[1]} must be {m[2].strip('[]')}, got {m[3]}",
+    ),
+    (
+        r"^Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]",
+        r"\1 cannot be made of \2",
+    ),
     (r"^Error parsing (\w+): ", ""),
-    (r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.?$", r"\2 must be one of \3, got \1"),
+    (
+        r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.?$",
+        r"\2 must be one of \3, got \1",
+    ),
     (r"^Missing value for argument '(--\S+)'.*", r"\1 needs a value"),
-    (r"^Missing value for argument '(\w+)'.*|^Missing from [\w -]+: (\w+).*", lambda m: f"{(m[1] or m[2]).upper()} is missing"),
+    (
+        r"^Missing value for argument '(\w+)'.*|^Missing from [\w -]+: (\w+).*",
+        lambda m: f"{(m[1] or m[2]).upper()} is missing",
+    ),
     (r"^Unrecognized (?:or misplaced )?options: ([^-].*)", r"there is no use for \1"),
     (r"^Unrecognized (?:or misplaced )?options: ([^ ,]+).*", r"there is no flag \1"),
 ]
 
 
 def _sentence(box: str) -> str:
-    "tyro's box of several lines as one sentence. Where the terminal has no box characters, the title is a part of its own."
-    rows = "\n".join(row.strip("│") for row in box.splitlines() if not row.startswith(("╭", "╰")))
-    parts = re.split(r"\n\s*[─-]{5,}\s*\n", rows)["╭" not in box:]
+    """tyro's box of several lines as one sentence. Where the terminal has no box
+    characters, the title is a part of its own."""
+    rows = "\n".join(
+        row.strip("│") for row in box.splitlines() if not row.startswith(("╭", "╰"))
+    )
+    parts = re.split(r"\n\s*[─-]{5,}\s*\n", rows)["╭" not in box :]
     said = re.sub(r"^[a-z]", lambda first: first[0].upper(), " ".join(parts[0].split()))
     for theirs, ours in _PHRASES:
-        if re.match(theirs, said): said = re.sub(theirs, ours, said)
-    meant = [flag for part in parts if "Perhaps" in part for flag in re.findall(r"^\s+(--[\w-]+)", part, re.M)]
+        if re.match(theirs, said):
+            said = re.sub(theirs, ours, said)
+    meant = [
+        flag
+        for part in parts
+        if "Perhaps" in part
+        for flag in re.findall(r"^\s+(--[\w-]+)", part, re.M)
+    ]
     return said + (f"; did you mean {meant[0]}?" if meant else "")
 
 
 @contextmanager
 def _wide(argv: list[str]) -> Iterator[None]:
-    "Lines of any width, so that no complaint is broken in the middle of a name; help keeps the terminal's width."
+    """Lines of any width, so that no complaint is broken in the middle of a name; help
+    keeps the terminal's width."""
     old = os.environ.get("COLUMNS")
-    if not HELP & set(argv): os.environ["COLUMNS"] = "10000"
-    try: yield
+    if not HELP & set(argv):
+        os.environ["COLUMNS"] = "10000"
+    try:
+        yield
     finally:
-        if old is None: os.environ.pop("COLUMNS", None)
-        else: os.environ["COLUMNS"] = old
+        if old is None:
+            os.environ.pop("COLUMNS", None)
+        else:
+            os.environ["COLUMNS"] = old
 
 # %% ../nbs/7_command/02_terminal.ipynb #04958ef7
 def parse(
-    command: type,         # a dataclass, whose name is the word after ddpm-lit
-    argv: list[str],       # the words after the command
-    default=None,          # a value of `command`, in which what must be given is tyro.MISSING
-):                         # a value of `command`
-    "Read the command line. UsageError says what is wrong with it; SystemExit(0) after help."
+    command: type,  # a dataclass, whose name is the word after ddpm-lit
+    argv: list[str],  # the words after the command
+    default=None,  # a value of `command`, in which what must be given is tyro.MISSING
+):  # a value of `command`
+    """Read the command line. UsageError says what is wrong with it; SystemExit(0) after
+    help."""
     prog, said = f"ddpm-lit {command.__name__.lower()}", io.StringIO()
     try:
         with redirect_stderr(said), _wide(argv), usage():
-            return tyro.cli(command, prog=prog, args=argv, config=_MARKS, **({} if default is None else {"default": default}))
+            return tyro.cli(
+                command,
+                prog=prog,
+                args=argv,
+                config=_MARKS,
+                **({} if default is None else {"default": default}),
+            )
     except SystemExit as end:
-        if not end.code: raise
+        if not end.code:
+            raise
         raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
 
 # %% ../nbs/7_command/02_terminal.ipynb #4ef05eb5
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
-    "Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one stops at once."
+    """Note Ctrl-C and SIGTERM in a list in place of stopping at once; the second one
+    stops at once."""
     noted = []
+
     def note(number, frame):
-        if noted: raise Stopped(number, "stopped at once; the last checkpoint stands")
+        if noted:
+            raise Stopped(number, "stopped at once; the last checkpoint stands")
         noted.append(number)
-    here = threading.current_thread() is threading.main_thread()  # only there can signals be handled
-    old = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM) if here and signal.getsignal(n) != signal.SIG_IGN}
-    try: yield noted
+
+    # only there can signals be handled
+    here = threading.current_thread() is threading.main_thread()
+    old = {
+        n: signal.signal(n, note)
+        for n in (signal.SIGINT, signal.SIGTERM)
+        if here and signal.getsignal(n) != signal.SIG_IGN
+    }
+    try:
+        yield noted
     finally:
-        for number, handler in old.items(): signal.signal(number, handler)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 # %% ../nbs/7_command/02_terminal.ipynb #24deef6f
 _FLAGS = {"y": "--num-classes", "folder": "--out"}  # where the two have other names
@@ -116,37 +177,81 @@ _FLAGS = {"y": "--num-classes", "folder": "--out"}  # where the two have other n
 def explain(error: BaseException) -> tuple[int, str]:  # exit status, one sentence
     "What to tell the user about an error."
     said = " ".join(str(error).split()) or type(error).__name__
-    if len(said) > 1000: said = said[:997] + "..."  # it may quote a damaged file
-    if isinstance(error, UsageError): return 2, re.sub(r"^(\w+) must", lambda name: _FLAGS.get(name[1], "--" + name[1].replace("_", "-")) + " must", said)  # a field is a flag
-    if isinstance(error, Stopped): return 128 + error.number, said
-    if isinstance(error, KeyboardInterrupt): return 130, "stopped"
-    if isinstance(error, OSError) and error.filename: return 1, f"{error.strerror}: {error.filename}"
-    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-        return 1, "there is not enough memory; a smaller --batch-size (train) or --batch (sample) needs less"
-    if isinstance(error, (ValueError, OSError, FloatingPointError)) or isinstance(error, ModuleNotFoundError) and "pip install" in said: return 1, said
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")): return 1, f"the network cannot be compiled here: {said[:200]}; without --compile it runs as it is"
+    if len(said) > 1000:
+        said = said[:997] + "..."  # it may quote a damaged file
+    # a field is a flag
+    if isinstance(error, UsageError):
+        return 2, re.sub(
+            r"^(\w+) must",
+            lambda name: (
+                _FLAGS.get(name[1], "--" + name[1].replace("_", "-")) + " must"
+            ),
+            said,
+        )
+    if isinstance(error, Stopped):
+        return 128 + error.number, said
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
+    if isinstance(error, OSError) and error.filename:
+        return 1, f"{error.strerror}: {error.filename}"
+    if (
+        isinstance(error, MemoryError)
+        or "out of memory" in said
+        or "can't allocate memory" in said
+    ):
+        return (
+            1,
+            (
+                "there is not enough memory; a smaller --batch-size (train) or --batch "
+                "(sample) needs less"
+            ),
+        )
+    if (
+        isinstance(error, (ValueError, OSError, FloatingPointError))
+        or isinstance(error, ModuleNotFoundError)
+        and "pip install" in said
+    ):
+        return 1, said
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return (
+            1,
+            (
+                f"the network cannot be compiled here: {said[:200]}; without --compile "
+                "it runs as it is"
+            ),
+        )
     return 1, f"unexpected {type(error).__name__}: {said} (--debug shows where)"
 
 # %% ../nbs/7_command/02_terminal.ipynb #f9297271
 def answered(
     work: Callable[[list[str]], None],  # what the command does with its words
-    argv: list[str],                    # the words after `ddpm-lit`
-) -> int:                               # the exit status
+    argv: list[str],  # the words after `ddpm-lit`
+) -> int:  # the exit status
     "Do `work`; whatever goes wrong becomes one line on standard error and a status."
-    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="replace")  # a terminal without ± gets a ?
+    # a terminal without ± gets a ?
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
     try:
-        with _quiet(), _terminable(): work(argv)
+        with _quiet(), _terminable():
+            work(argv)
         sys.stdout.flush()
         return 0
-    except SystemExit as end: return end.code or 0  # after help
+    except SystemExit as end:
+        return end.code or 0  # after help
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:
-        if "--debug" in argv: traceback.print_exc()
+        if "--debug" in argv:
+            traceback.print_exc()
         status, sentence = explain(error)
-        alike = isinstance(error, (UsageError, Stopped)) and os.environ.get("RANK", "0") != "0"  # the main process says the same
-        if not alike: print(f"ddpm-lit: {sentence}", file=sys.stderr)
+        # the main process says the same
+        alike = (
+            isinstance(error, (UsageError, Stopped))
+            and os.environ.get("RANK", "0") != "0"
+        )
+        if not alike:
+            print(f"ddpm-lit: {sentence}", file=sys.stderr)
         return status
 
 # %% ../nbs/7_command/02_terminal.ipynb #0d414dd7
@@ -154,8 +259,11 @@ def answered(
 def _quiet() -> Iterator[None]:
     "Warnings on one line each, without the line of code that they come from."
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in a notebook, through accelerate
-        warnings.showwarning = lambda message, *_, **__: print(f"ddpm-lit: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        # of tqdm in a notebook, through accelerate
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"ddpm-lit: warning: {' '.join(str(message).split())}", file=sys.stderr
+        )
         yield
 
 
@@ -163,16 +271,26 @@ def _quiet() -> Iterator[None]:
 def threads(n: int | None) -> Iterator[None]:
     "Compute with `n` cores, and then again with as many as before."
     before = torch.get_num_threads()
-    if n: torch.set_num_threads(n)
-    try: yield
-    finally: torch.set_num_threads(before)
+    if n:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    "SIGTERM ends the command as Ctrl-C does, so that nothing half-written stays behind."
-    def stop(number, frame): raise Stopped(number, "stopped by a signal")
-    if threading.current_thread() is not threading.main_thread(): return (yield)
+    """SIGTERM ends the command as Ctrl-C does, so that nothing half-written stays
+    behind."""
+
+    def stop(number, frame):
+        raise Stopped(number, "stopped by a signal")
+
+    if threading.current_thread() is not threading.main_thread():
+        return (yield)
     old = signal.signal(signal.SIGTERM, stop)
-    try: yield
-    finally: signal.signal(signal.SIGTERM, old)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)

@@ -1,5 +1,6 @@
 """Pages of the first edition lay in one folder. Quarto runs this after rendering: each old address leads to the
 page where its text is now."""
+
 import os
 from pathlib import Path
 

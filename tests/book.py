@@ -1,4 +1,5 @@
 "What several tests want to know about the notebooks and modules: names, order, cells."
+
 import re
 from pathlib import Path
 
@@ -6,12 +7,16 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, PACKAGE = ROOT / "nbs", ROOT / "ddpm_lit"
-NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-NUMBERED = [p for p in NOTEBOOKS if p.parent.name[0].isdigit()]  # those in the folders of the parts, in reading order
+NOTEBOOKS = sorted(
+    p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+)
+# those in the folders of the parts, in reading order
+NUMBERED = [p for p in NOTEBOOKS if p.parent.name[0].isdigit()]
 
 
 def name_of(path: Path) -> str:
-    "A page's place in the book, as links and the ledger write it: 2_sampling/02_ddim.ipynb."
+    """A page's place in the book, as links and the ledger write it:
+    2_sampling/02_ddim.ipynb."""
     return path.relative_to(NBS).as_posix()
 
 
@@ -20,21 +25,28 @@ def part_of(path: Path) -> int:
     return int(path.parent.name[0])
 
 
-def read(path: Path): return nbformat.read(path, as_version=4)
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
 
 
 def module_of(path: Path) -> str | None:
     "The module that a notebook exports to, if it does."
     for cell in read(path).cells:
-        if cell.cell_type == "code" and (m := re.match(r"#\|\s*default_exp\s+(\S+)", cell.source)): return m[1]
+        if cell.cell_type == "code" and (
+            m := re.match(r"#\|\s*default_exp\s+(\S+)", cell.source)
+        ):
+            return m[1]
     return None
 
 
 def modules() -> dict[str, int]:
-    "Each exported module with the place of its page in reading order: the parts in turn, and within each its pages."
+    """Each exported module with the place of its page in reading order: the parts in
+    turn, and within each its pages."""
     return {m: place for place, p in enumerate(NUMBERED) if (m := module_of(p))}
 
 
 def code(cell) -> str:
     "The Python of a code cell, without Quarto's and nbdev's lines."
-    return "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
+    return "\n".join(
+        line for line in cell.source.splitlines() if not line.startswith("#|")
+    )

@@ -1,17 +1,28 @@
 """What all tests share: a fixed seed, hypothesis without deadlines and without chance, and one thread (the tensors are small, and
 threads that wait for each other cost more than they give)."""
+
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # diffusers is an oracle here, nothing is fetched
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"): os.environ.setdefault(variable, "1")
+# diffusers is an oracle here, nothing is fetched
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-settings.register_profile("repository", deadline=None, derandomize=True, max_examples=30, database=None,
-                          phases=[Phase.explicit, Phase.generate] if "NO_SHRINK" in os.environ else list(Phase),
-                          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+settings.register_profile(
+    "repository",
+    deadline=None,
+    derandomize=True,
+    max_examples=30,
+    database=None,
+    phases=[Phase.explicit, Phase.generate]
+    if "NO_SHRINK" in os.environ
+    else list(Phase),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 settings.load_profile("repository")
 torch.set_num_threads(1)
 
@@ -22,5 +33,10 @@ def seeded():
 
 
 def pytest_collection_modifyitems(items):
-    "The pages and the mutations take longest: with several workers (`-n 2 --dist loadfile`) they should begin first."
-    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_mutations.py"))
+    """The pages and the mutations take longest: with several workers (`-n 2 --dist
+    loadfile`) they should begin first."""
+    items.sort(
+        key=lambda item: (
+            item.path.name not in ("test_notebooks.py", "test_mutations.py")
+        )
+    )

@@ -2,6 +2,7 @@
 
 The equation map is made from that file. A page is run with an ear in it: a cell before the first that counts the claims after each cell, and one
 after the last that prints them. So a claim is known with the section of the page in which it stands."""
+
 import json
 import os
 import re
@@ -20,28 +21,47 @@ FIRST = """def _ear():
     shell.events.register("post_run_cell", lambda result: counts.append(len(claims())))
     return counts, claims
 _counts, _claims = _ear()"""
-LAST = "import json\nprint(json.dumps([_counts, [[c.kind, c.name, c.function] for c in _claims()]]))"
+LAST = (
+    "import json\nprint(json.dumps([_counts, [[c.kind, c.name, c.function] for c in "
+    "_claims()]]))"
+)
 
 
 def with_ear(notebook):
     "The notebook with the two cells added, to be executed."
-    notebook.cells = [nbformat.v4.new_code_cell(FIRST), *notebook.cells, nbformat.v4.new_code_cell(LAST)]
+    notebook.cells = [
+        nbformat.v4.new_code_cell(FIRST),
+        *notebook.cells,
+        nbformat.v4.new_code_cell(LAST),
+    ]
     return notebook
 
 
 def heard(notebook) -> list[dict]:
-    "The claims of a notebook that was executed with its ear; the two cells are taken out again."
+    """The claims of a notebook that was executed with its ear; the two cells are taken
+    out again."""
     _, *cells, last = notebook.cells
     notebook.cells = cells
     counts, claims = json.loads(last.outputs[-1]["text"])
-    ran = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
-    counts = counts[-len(ran):]
+    ran = [
+        i
+        for i, cell in enumerate(cells)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
+    counts = counts[-len(ran) :]
     heading, section = "", {}
     for i, cell in enumerate(cells):
-        if cell.cell_type == "markdown" and (m := re.match(r"##+ (.+)", cell.source)): heading = m[1].strip()
+        if cell.cell_type == "markdown" and (m := re.match(r"##+ (.+)", cell.source)):
+            heading = m[1].strip()
         section[i] = heading
-    made_in = [next(i for i, count in zip(ran, counts) if n < count) for n in range(len(claims))]
-    return [{"kind": kind, "name": name, "function": function, "section": section[i]} for (kind, name, function), i in zip(claims, made_in)]
+    made_in = [
+        next(i for i, count in zip(ran, counts) if n < count)
+        for n in range(len(claims))
+    ]
+    return [
+        {"kind": kind, "name": name, "function": function, "section": section[i]}
+        for (kind, name, function), i in zip(claims, made_in)
+    ]
 
 
 def slug(heading: str) -> str:
@@ -52,16 +72,27 @@ def slug(heading: str) -> str:
 
 def run(path) -> list[dict]:
     notebook = with_ear(read(path))
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
     return heard(notebook)
 
 
-def load() -> dict[str, list[dict]]: return json.loads(FILE.read_text(encoding="utf-8"))
+def load() -> dict[str, list[dict]]:
+    return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def written(ledger: dict) -> str:
     "One claim a line, so that a change reads well in a diff."
-    pages = (f"{json.dumps(page)}: [\n" + ",\n".join("  " + json.dumps(claim, ensure_ascii=False) for claim in claims) + "\n]" for page, claims in ledger.items())
+    pages = (
+        f"{json.dumps(page)}: [\n"
+        + ",\n".join("  " + json.dumps(claim, ensure_ascii=False) for claim in claims)
+        + "\n]"
+        for page, claims in ledger.items()
+    )
     return "{\n" + ",\n".join(pages) + "\n}\n"
 
 
@@ -69,7 +100,10 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     ledger = load() if FILE.exists() else {}
     for page in PAGES:
-        if sys.argv[1:] and not any(part in name_of(page) for part in sys.argv[1:]): continue
+        if sys.argv[1:] and not any(part in name_of(page) for part in sys.argv[1:]):
+            continue
         ledger[name_of(page)] = run(page)
         print(name_of(page), len(ledger[name_of(page)]), flush=True)
-    FILE.write_text(written({name: ledger[name] for name in sorted(ledger)}), encoding="utf-8")
+    FILE.write_text(
+        written({name: ledger[name] for name in sorted(ledger)}), encoding="utf-8"
+    )

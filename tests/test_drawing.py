@@ -1,4 +1,6 @@
-"What a run draws: each image depends on its number alone, folders can be completed, memory is bounded, pictures come back."
+"""What a run draws: each image depends on its number alone, folders can be completed,
+memory is bounded, pictures come back."""
+
 import gc
 import json
 import os
@@ -13,31 +15,53 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit import (DDIM, DDPM, EPS, UNet, UNetConfig, V, cosine_schedule, ddim_encode, linear_schedule, load_images, sample,
-                      sample_steps, save_image)
-from ddpm_lit.drawing import (check_labels, claim, collect, draw, draw_folder, encode_decode, fast, fingerprint, film, floats,
-                              inpaintings, interpolation, missing, noise_behind, numbered_noise, read_image, read_mask, read_settings,
-                              sampling_settings, save_film, save_strips, trajectories)
+from ddpm_lit import DDIM, DDPM, EPS, UNet, UNetConfig, V, cosine_schedule, ddim_encode
+from ddpm_lit import linear_schedule, load_images, sample, sample_steps, save_image
+from ddpm_lit.drawing import check_labels, claim, collect, draw, draw_folder
+from ddpm_lit.drawing import encode_decode, fast, fingerprint, film, floats, inpaintings
+from ddpm_lit.drawing import interpolation, missing, noise_behind, numbered_noise
+from ddpm_lit.drawing import read_image, read_mask, read_settings, sampling_settings
+from ddpm_lit.drawing import save_film, save_strips, trajectories
 from ddpm_lit.solvers import DPMSolver
 from ddpm_lit.runs import Run
 
 
-def made(classes=None, drop=0.1, T=20, channels=1, seed=0, clip=(-1, 1), **config) -> Run:
-    "A run with a network whose weights are all random, so that its answers depend on everything."
+def made(
+    classes=None, drop=0.1, T=20, channels=1, seed=0, clip=(-1, 1), **config
+) -> Run:
+    """A run with a network whose weights are all random, so that its answers depend on
+    everything."""
     torch.manual_seed(seed)
-    net = UNet(UNetConfig(8, channels, 8, (1,), 1, (), dropout=0.0, num_classes=classes, **config)).eval().requires_grad_(False)
-    for p in net.parameters(): p.add_(0.1 * torch.randn_like(p))
-    return Run(net, cosine_schedule(T), V, clip, {} if drop is None else {"train": {"label_drop": drop}})
+    net = (
+        UNet(
+            UNetConfig(
+                8, channels, 8, (1,), 1, (), dropout=0.0, num_classes=classes, **config
+            )
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+    for p in net.parameters():
+        p.add_(0.1 * torch.randn_like(p))
+    return Run(
+        net,
+        cosine_schedule(T),
+        V,
+        clip,
+        {} if drop is None else {"train": {"label_drop": drop}},
+    )
 
 
 PLAIN, TEN = made(), made(10)
 SAMPLERS = [DDIM(5), DDIM(5, eta=0.7), DDPM(steps=5), DPMSolver(5)]
 
 
-def levels(batches): return collect(batches).int()
+def levels(batches):
+    return collect(batches).int()
 
 
-def largest(a, b): return (a.int() - b.int()).abs().max().item()
+def largest(a, b):
+    return (a.int() - b.int()).abs().max().item()
 
 
 # Numbers
@@ -46,8 +70,11 @@ def largest(a, b): return (a.int() - b.int()).abs().max().item()
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_an_image_depends_on_its_number_alone(sampler):
     whole = levels(draw(PLAIN, sampler, 12))
-    assert whole.shape == (12, 1, 8, 8) and len({x.numpy().tobytes() for x in whole}) == 12
-    for options in (dict(n=12, batch=5), dict(n=12, batch=1), dict(n=20, batch=7)): assert largest(levels(draw(PLAIN, sampler, **options))[:12], whole) <= 1
+    assert (
+        whole.shape == (12, 1, 8, 8) and len({x.numpy().tobytes() for x in whole}) == 12
+    )
+    for options in (dict(n=12, batch=5), dict(n=12, batch=1), dict(n=20, batch=7)):
+        assert largest(levels(draw(PLAIN, sampler, **options))[:12], whole) <= 1
     assert largest(levels(draw(PLAIN, sampler, 4, first=8)), whole[8:]) <= 1
     assert largest(levels(draw(PLAIN, sampler, 12, seed=1)), whole) > 50
 
@@ -56,24 +83,48 @@ def test_an_image_depends_on_its_number_alone(sampler):
 def test_and_on_its_label(guidance):
     sampler, labels = DDPM(steps=5), (3, 8, 1)
     whole = levels(draw(TEN, sampler, 9, labels=labels, guidance=guidance))
-    for batch in (1, 2, 4): assert largest(levels(draw(TEN, sampler, 9, batch=batch, labels=labels, guidance=guidance)), whole) <= 1
-    assert largest(levels(draw(TEN, sampler, 5, first=4, labels=labels, guidance=guidance)), whole[4:]) <= 1
+    for batch in (1, 2, 4):
+        assert (
+            largest(
+                levels(
+                    draw(TEN, sampler, 9, batch=batch, labels=labels, guidance=guidance)
+                ),
+                whole,
+            )
+            <= 1
+        )
+    assert (
+        largest(
+            levels(draw(TEN, sampler, 5, first=4, labels=labels, guidance=guidance)),
+            whole[4:],
+        )
+        <= 1
+    )
     threes = levels(draw(TEN, sampler, 9, labels=3, guidance=guidance))
     assert largest(threes[::3], whole[::3]) <= 1
     told = largest(threes[1::3], whole[1::3])
     assert (told > 1) == (guidance != 0)  # with guidance 0 the label is not heard
-    if guidance == 0: assert largest(whole, levels(draw(TEN, sampler, 9))) <= 1  # and no label is the null
+    # and no label is the null
+    if guidance == 0:
+        assert largest(whole, levels(draw(TEN, sampler, 9))) <= 1
 
 
 def test_noise_of_a_number():
     xT, own = numbered_noise(PLAIN, [5, 2, 9], seed=4)
     again, _ = numbered_noise(PLAIN, [9, 5], seed=4)
     assert torch.equal(xT[[2, 0]], again) and len(own) == 3 and xT.shape == (3, 1, 8, 8)
-    assert not torch.equal(numbered_noise(PLAIN, [1], seed=0)[0], numbered_noise(PLAIN, [0], seed=1)[0])  # seeds do not overlap
+    # seeds do not overlap
+    assert not torch.equal(
+        numbered_noise(PLAIN, [1], seed=0)[0], numbered_noise(PLAIN, [0], seed=1)[0]
+    )
 
 
 def test_only_one_batch_is_alive():
-    for batches in (lambda n: draw(PLAIN, DDIM(2), n, batch=5), lambda n: trajectories(PLAIN, DDIM(2), n, batch=5, moments=2), lambda n: interpolation(PLAIN, DDIM(2), 0, 1, n, batch=5)):
+    for batches in (
+        lambda n: draw(PLAIN, DDIM(2), n, batch=5),
+        lambda n: trajectories(PLAIN, DDIM(2), n, batch=5, moments=2),
+        lambda n: interpolation(PLAIN, DDIM(2), 0, 1, n, batch=5),
+    ):
         counts = {}
         for n in (10, 100):
             seen, most = [], 0
@@ -97,55 +148,98 @@ def test_collected_images_take_a_byte_each():
 # Labels
 
 
-@pytest.mark.parametrize("run, labels, guidance, words", [
-    (PLAIN, 3, 1.0, "labels left out num_classes 3"),
-    (PLAIN, [], 1.0, "labels left out"),
-    (PLAIN, None, 2.0, "guidance 1 labels 2"),
-    (TEN, 10, 1.0, "labels 0..9 10"),
-    (TEN, [1, -1], 1.0, "labels 0..9 -1"),
-    (TEN, [], 1.0, "labels none"),
-    (TEN, 1.5, 1.0, "labels whole 1.5"),
-    (TEN, None, 2.0, "guidance 1 2"),
-    (TEN, 3, float("nan"), "guidance finite"),
-    (made(10, drop=0), None, 1.0, "labels label_drop"),
-    (made(10, drop=None), None, 1.0, "labels label_drop"),
-    (made(10, drop=0), 3, 2.0, "guidance 1 label_drop 2"),
-    (made(context_dim=4, drop=0), None, 1.0, "labels label_drop"),
-])
+@pytest.mark.parametrize(
+    "run, labels, guidance, words",
+    [
+        (PLAIN, 3, 1.0, "labels left out num_classes 3"),
+        (PLAIN, [], 1.0, "labels left out"),
+        (PLAIN, None, 2.0, "guidance 1 labels 2"),
+        (TEN, 10, 1.0, "labels 0..9 10"),
+        (TEN, [1, -1], 1.0, "labels 0..9 -1"),
+        (TEN, [], 1.0, "labels none"),
+        (TEN, 1.5, 1.0, "labels whole 1.5"),
+        (TEN, None, 2.0, "guidance 1 2"),
+        (TEN, 3, float("nan"), "guidance finite"),
+        (made(10, drop=0), None, 1.0, "labels label_drop"),
+        (made(10, drop=None), None, 1.0, "labels label_drop"),
+        (made(10, drop=0), 3, 2.0, "guidance 1 label_drop 2"),
+        (made(context_dim=4, drop=0), None, 1.0, "labels label_drop"),
+    ],
+)
 def test_labels_that_are_refused(run, labels, guidance, words):
-    for call in (lambda: check_labels(run, labels, guidance), lambda: draw(run, DDIM(2), labels=labels, guidance=guidance)):
-        with pytest.raises(ValueError) as refusal: call()
-        for word in words.split(): assert word in str(refusal.value)
+    for call in (
+        lambda: check_labels(run, labels, guidance),
+        lambda: draw(run, DDIM(2), labels=labels, guidance=guidance),
+    ):
+        with pytest.raises(ValueError) as refusal:
+            call()
+        for word in words.split():
+            assert word in str(refusal.value)
 
 
 def test_labels_that_are_taken():
     assert check_labels(PLAIN, None) is check_labels(TEN, None) is None
-    assert check_labels(TEN, torch.tensor([3, 1])) == (3, 1) and check_labels(TEN, torch.tensor(3)) == (3,)
-    assert check_labels(TEN, 3) == (3,) and check_labels(TEN, range(3), 2.0) == (0, 1, 2) and check_labels(made(10, drop=0), [4], 1.0) == (4,)
-    for run in (PLAIN, TEN, made(context_dim=4)): assert levels(draw(run, DDIM(2), 2)).shape == (2, 1, 8, 8)
+    assert check_labels(TEN, torch.tensor([3, 1])) == (3, 1) and check_labels(
+        TEN, torch.tensor(3)
+    ) == (3,)
+    assert (
+        check_labels(TEN, 3) == (3,)
+        and check_labels(TEN, range(3), 2.0) == (0, 1, 2)
+        and check_labels(made(10, drop=0), [4], 1.0) == (4,)
+    )
+    for run in (PLAIN, TEN, made(context_dim=4)):
+        assert levels(draw(run, DDIM(2), 2)).shape == (2, 1, 8, 8)
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: draw(PLAIN, DDIM(2), 0), "n least 1 0"),
-    (lambda: draw(PLAIN, DDIM(2), batch=0), "batch least 1 0"),
-    (lambda: draw(PLAIN, DDIM(2), first=-1), "first least 0 -1"),
-    (lambda: draw(PLAIN, DDIM(21)), "steps T = 20 21"),
-    (lambda: trajectories(PLAIN, DDIM(2), moments=0), "moments least 1 0"),
-    (lambda: film(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
-    (lambda: interpolation(PLAIN, DDIM(2), 0, 1, 1), "n least 2 1"),
-    (lambda: interpolation(PLAIN, DDPM(steps=2), 0, 1), "sampler noise DDPM"),
-    (lambda: interpolation(PLAIN, DDIM(2, eta=0.5), 0, 1), "sampler noise"),
-    (lambda: interpolation(TEN, DDIM(2), 0, 1, labels=[1, 2]), "labels one class 2"),
-    (lambda: interpolation(PLAIN, DDIM(2), -1, 1), "image least 0 -1"),
-    (lambda: interpolation(PLAIN, DDIM(2), 0, torch.zeros(1, 8, 9)), "x0 shape (1, 8, 9)"),
-    (lambda: noise_behind(PLAIN, DDIM(2), torch.full((1, 8, 8), 3.0)), "x0 [-1, 1] 3"),
-    (lambda: encode_decode(PLAIN, DDPM(steps=2), torch.zeros(1, 1, 8, 8)), "sampler noise"),
-    (lambda: encode_decode(PLAIN, DDIM(2), torch.zeros(1, 3, 8, 8)), "x0 shape (1, 3, 8, 8)"),
-    (lambda: inpaintings(PLAIN, DDIM(2), torch.zeros(3, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool)), "x0 shape"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: draw(PLAIN, DDIM(2), 0), "n least 1 0"),
+        (lambda: draw(PLAIN, DDIM(2), batch=0), "batch least 1 0"),
+        (lambda: draw(PLAIN, DDIM(2), first=-1), "first least 0 -1"),
+        (lambda: draw(PLAIN, DDIM(21)), "steps T = 20 21"),
+        (lambda: trajectories(PLAIN, DDIM(2), moments=0), "moments least 1 0"),
+        (lambda: film(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
+        (lambda: interpolation(PLAIN, DDIM(2), 0, 1, 1), "n least 2 1"),
+        (lambda: interpolation(PLAIN, DDPM(steps=2), 0, 1), "sampler noise DDPM"),
+        (lambda: interpolation(PLAIN, DDIM(2, eta=0.5), 0, 1), "sampler noise"),
+        (
+            lambda: interpolation(TEN, DDIM(2), 0, 1, labels=[1, 2]),
+            "labels one class 2",
+        ),
+        (lambda: interpolation(PLAIN, DDIM(2), -1, 1), "image least 0 -1"),
+        (
+            lambda: interpolation(PLAIN, DDIM(2), 0, torch.zeros(1, 8, 9)),
+            "x0 shape (1, 8, 9)",
+        ),
+        (
+            lambda: noise_behind(PLAIN, DDIM(2), torch.full((1, 8, 8), 3.0)),
+            "x0 [-1, 1] 3",
+        ),
+        (
+            lambda: encode_decode(PLAIN, DDPM(steps=2), torch.zeros(1, 1, 8, 8)),
+            "sampler noise",
+        ),
+        (
+            lambda: encode_decode(PLAIN, DDIM(2), torch.zeros(1, 3, 8, 8)),
+            "x0 shape (1, 3, 8, 8)",
+        ),
+        (
+            lambda: inpaintings(
+                PLAIN,
+                DDIM(2),
+                torch.zeros(3, 8, 8),
+                torch.ones(1, 1, 8, 8, dtype=torch.bool),
+            ),
+            "x0 shape",
+        ),
+    ],
+)
 def test_what_is_refused_at_once(call, words):
-    with pytest.raises(ValueError) as refusal: call()
-    for word in words.split(): assert word in str(refusal.value)
+    with pytest.raises(ValueError) as refusal:
+        call()
+    for word in words.split():
+        assert word in str(refusal.value)
 
 
 # Folders
@@ -153,9 +247,14 @@ def test_what_is_refused_at_once(call, words):
 
 def whole(folder) -> dict[str, bytes]:
     "Every file that does not begin with a dot, each seen to be whole."
-    found = {p.name: p.read_bytes() for p in Path(folder).iterdir() if not p.name.startswith(".")}
+    found = {
+        p.name: p.read_bytes()
+        for p in Path(folder).iterdir()
+        if not p.name.startswith(".")
+    }
     for name in found:
-        if name == "sampling.json": json.loads(found[name])
+        if name == "sampling.json":
+            json.loads(found[name])
         else:
             with Image.open(Path(folder, name)) as image:
                 image.load()
@@ -163,160 +262,311 @@ def whole(folder) -> dict[str, bytes]:
     return found
 
 
-def fill(folder, n=20, run=PLAIN, sampler=DDIM(2), **options): return [p.name for p in draw_folder(run, sampler, folder, n, **options)]
+def fill(folder, n=20, run=PLAIN, sampler=DDIM(2), **options):
+    return [p.name for p in draw_folder(run, sampler, folder, n, **options)]
 
 
 def test_a_folder_is_completed_with_what_is_missing(tmp_path):
-    first = [p.name for p in islice(draw_folder(PLAIN, DDIM(2), tmp_path / "a", 20, batch=4), 7)]
-    assert first == [f"{i:05d}.png" for i in range(7)] and missing(tmp_path / "a", 20) == list(range(7, 20))
+    first = [
+        p.name
+        for p in islice(draw_folder(PLAIN, DDIM(2), tmp_path / "a", 20, batch=4), 7)
+    ]
+    assert first == [f"{i:05d}.png" for i in range(7)] and missing(
+        tmp_path / "a", 20
+    ) == list(range(7, 20))
     (tmp_path / "a" / "00003.png").unlink()
-    assert fill(tmp_path / "a") == ["00003.png", *(f"{i:05d}.png" for i in range(7, 20))]
+    assert fill(tmp_path / "a") == [
+        "00003.png",
+        *(f"{i:05d}.png" for i in range(7, 20)),
+    ]
     assert fill(tmp_path / "a") == fill(tmp_path / "a", 5) == []
     fill(tmp_path / "b", 10, batch=3)
     assert fill(tmp_path / "b", batch=1) == [f"{i:05d}.png" for i in range(10, 20)]
-    assert whole(tmp_path / "a") == whole(tmp_path / "b") and len(whole(tmp_path / "a")) == 21
+    assert (
+        whole(tmp_path / "a") == whole(tmp_path / "b")
+        and len(whole(tmp_path / "a")) == 21
+    )
     images = levels(draw(PLAIN, DDIM(2), 20))
-    assert largest(collect([load_images(tmp_path / "a", channels=1).float()]), images) <= 1
+    assert (
+        largest(collect([load_images(tmp_path / "a", channels=1).float()]), images) <= 1
+    )
 
 
-@pytest.mark.parametrize("options, name", [
-    (dict(sampler=DDIM(3)), "steps"), (dict(sampler=DDIM(2, eta=0.5)), "eta"), (dict(sampler=DDIM(2, spacing="leading")), "spacing"), (dict(sampler=DDIM(None, timesteps=(9, 4))), "steps"),
-    (dict(sampler=DPMSolver(2)), "sampler"), (dict(seed=1), "seed"), (dict(labels=[1, 2]), "labels"), (dict(labels=1, guidance=2.0), "guidance"),
-    (dict(run=made(10, seed=1)), "model"), (dict(run=made(10, clip=None)), "model"), (dict(run=made(10, T=30)), "model")])
+@pytest.mark.parametrize(
+    "options, name",
+    [
+        (dict(sampler=DDIM(3)), "steps"),
+        (dict(sampler=DDIM(2, eta=0.5)), "eta"),
+        (dict(sampler=DDIM(2, spacing="leading")), "spacing"),
+        (dict(sampler=DDIM(None, timesteps=(9, 4))), "steps"),
+        (dict(sampler=DPMSolver(2)), "sampler"),
+        (dict(seed=1), "seed"),
+        (dict(labels=[1, 2]), "labels"),
+        (dict(labels=1, guidance=2.0), "guidance"),
+        (dict(run=made(10, seed=1)), "model"),
+        (dict(run=made(10, clip=None)), "model"),
+        (dict(run=made(10, T=30)), "model"),
+    ],
+)
 def test_a_folder_with_other_settings_is_refused_or_replaced(tmp_path, options, name):
     base = dict(run=TEN, labels=1) if name == "guidance" else dict(run=TEN)
     fill(tmp_path, 4, **base)
     (tmp_path / "letter.txt").write_text("mine")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=rf"^(the )?{name} must be .*overwrite"): draw_folder(**{"run": TEN, "sampler": DDIM(2), "n": 2, **options}, folder=tmp_path)
+    with pytest.raises(ValueError, match=rf"^(the )?{name} must be .*overwrite"):
+        draw_folder(
+            **{"run": TEN, "sampler": DDIM(2), "n": 2, **options}, folder=tmp_path
+        )
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     fill(tmp_path, 2, **{**base, **options}, overwrite=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000.png", "00001.png", "letter.txt", "sampling.json"]  # no image of the other kind is left
+    # no image of the other kind is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "00000.png",
+        "00001.png",
+        "letter.txt",
+        "sampling.json",
+    ]
     fresh = tmp_path / "fresh"
     fill(fresh, 2, **{**base, **options})
-    assert all((fresh / name).read_bytes() == (tmp_path / name).read_bytes() for name in ("00000.png", "00001.png", "sampling.json"))
+    assert all(
+        (fresh / name).read_bytes() == (tmp_path / name).read_bytes()
+        for name in ("00000.png", "00001.png", "sampling.json")
+    )
 
 
 def test_what_decides_the_images_and_what_does_not(tmp_path):
     settings = sampling_settings(TEN, DDIM(2), 3, 5, 1.5)
-    assert settings == {"format": 1, "model": fingerprint(TEN), "sampler": "DDIM", "steps": 2, "eta": 0.0, "spacing": "trailing", "timesteps": None, "quad_end": 1.0, "seed": 3, "labels": [5], "guidance": 1.5}
+    assert settings == {
+        "format": 1,
+        "model": fingerprint(TEN),
+        "sampler": "DDIM",
+        "steps": 2,
+        "eta": 0.0,
+        "spacing": "trailing",
+        "timesteps": None,
+        "quad_end": 1.0,
+        "seed": 3,
+        "labels": [5],
+        "guidance": 1.5,
+    }
     fill(tmp_path, 2, run=TEN, seed=3, labels=5, guidance=1.5)
     assert read_settings(tmp_path) == settings
-    assert fill(tmp_path, 3, run=TEN, seed=3, labels=(5,), guidance=1.5, batch=2) == ["00002.png"]
-    assert len({fingerprint(run) for run in (TEN, made(10, seed=1), made(10, T=30), made(10, clip=None), PLAIN)}) == 5 and fingerprint(TEN) == fingerprint(made(10))
+    assert fill(tmp_path, 3, run=TEN, seed=3, labels=(5,), guidance=1.5, batch=2) == [
+        "00002.png"
+    ]
+    assert len(
+        {
+            fingerprint(run)
+            for run in (
+                TEN,
+                made(10, seed=1),
+                made(10, T=30),
+                made(10, clip=None),
+                PLAIN,
+            )
+        }
+    ) == 5 and fingerprint(TEN) == fingerprint(made(10))
 
 
 def test_a_folder_of_someone_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(ValueError, match="folder must be new, empty"): fill(tmp_path, 2)
+    with pytest.raises(ValueError, match="folder must be new, empty"):
+        fill(tmp_path, 2)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is a file"): fill(tmp_path / "file", 2)
+    with pytest.raises(ValueError, match="is a file"):
+        fill(tmp_path / "file", 2)
     for text in ("{", "[]"):
         (tmp_path / "sampling.json").write_text(text)
-        with pytest.raises(ValueError, match="folder must be new, empty"): fill(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "letter.txt", "sampling.json"]
+        with pytest.raises(ValueError, match="folder must be new, empty"):
+            fill(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "file",
+        "letter.txt",
+        "sampling.json",
+    ]
 
 
 def test_a_folder_whose_first_writing_was_killed_is_new(tmp_path):
     (tmp_path / ".sampling.json.0123456789ab.part").write_text('{"for')
-    assert fill(tmp_path, 2) == ["00000.png", "00001.png"] and len(list(tmp_path.iterdir())) == 3
+    assert (
+        fill(tmp_path, 2) == ["00000.png", "00001.png"]
+        and len(list(tmp_path.iterdir())) == 3
+    )
 
 
 def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
-    def full(descriptor): raise OSError(28, "No space left on device")
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="cannot write .*sampling.json"): fill(tmp_path / "new", 2)
+    with pytest.raises(OSError, match="cannot write .*sampling.json"):
+        fill(tmp_path / "new", 2)
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine").mkdir()
-    with pytest.raises(OSError, match="cannot write"): fill(tmp_path / "mine", 2)
+    with pytest.raises(OSError, match="cannot write"):
+        fill(tmp_path / "mine", 2)
     assert (tmp_path / "mine").is_dir()
 
 
 def killed(work, folder, files, seconds):
-    "Do `work` in a process of its own, and kill it so many seconds after `folder` has so many files. Returns whether it was still at work."
+    """Do `work` in a process of its own, and kill it so many seconds after `folder` has
+    so many files. Returns whether it was still at work."""
     child = os.fork()
     if child == 0:
-        try: work()
-        finally: os._exit(0)
+        try:
+            work()
+        finally:
+            os._exit(0)
     patience = time.monotonic() + 60
-    while (len(list(folder.glob("*.png"))) if folder.exists() else 0) < files and time.monotonic() < patience: time.sleep(0.001)
+    while (
+        len(list(folder.glob("*.png"))) if folder.exists() else 0
+    ) < files and time.monotonic() < patience:
+        time.sleep(0.001)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_killed_at_any_moment_a_folder_has_only_whole_files_and_is_completed(tmp_path):
-    "The moments are counted in files, so that they fall into the work however busy the machine is."
+    """The moments are counted in files, so that they fall into the work however busy
+    the machine is."""
     n, moments, folder = 400, random.Random(0), tmp_path / "often"
     fill(tmp_path / "once", n, batch=16)
     sizes = [0]
     for _ in range(8):
-        assert killed(lambda: fill(folder, n, batch=16), folder, sizes[-1] + moments.randrange(20), moments.uniform(0, 0.005))
+        assert killed(
+            lambda: fill(folder, n, batch=16),
+            folder,
+            sizes[-1] + moments.randrange(20),
+            moments.uniform(0, 0.005),
+        )
         sizes.append(len(whole(folder)) if folder.exists() else 0)
     assert sizes == sorted(sizes) and 0 < sizes[-1] < n
     fill(folder, n, batch=16)
-    assert whole(folder) == whole(tmp_path / "once") and len(list(folder.iterdir())) == n + 1  # no leftovers either
+    # no leftovers either
+    assert (
+        whole(folder) == whole(tmp_path / "once")
+        and len(list(folder.iterdir())) == n + 1
+    )
 
 
 def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
-    "Wherever `claim` is stopped, the images that are there are of the kind that sampling.json names."
+    """Wherever `claim` is stopped, the images that are there are of the kind that
+    sampling.json names."""
     import ddpm_lit.drawing as drawing
+
     old, new = (sampling_settings(PLAIN, DDIM(S)) for S in (2, 3))
     for stop in range(1, 7):
         folder, calls = tmp_path / str(stop), []
         fill(folder, 4)
+
         def dying(self, *args, real=Path.unlink, **kwargs):
             calls.append(self)
-            if len(calls) == stop: raise KeyboardInterrupt
+            if len(calls) == stop:
+                raise KeyboardInterrupt
             return real(self, *args, **kwargs)
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(drawing.Path, "unlink", dying)
-            try: claim(folder, new, overwrite=True)
-            except KeyboardInterrupt: assert read_settings(folder) == old
-            else: assert read_settings(folder) == new and not list(folder.glob("*.png"))
+            try:
+                claim(folder, new, overwrite=True)
+            except KeyboardInterrupt:
+                assert read_settings(folder) == old
+            else:
+                assert read_settings(folder) == new and not list(folder.glob("*.png"))
 
 
 # Films and strips
 
 
-@pytest.mark.parametrize("sampler, moments, kept", [(DDIM(20), 20, 20), (DDIM(20), 8, 7), (DDIM(5), 8, 5), (DDPM(), 1, 1), (DPMSolver(7), 3, 3)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler, moments, kept",
+    [
+        (DDIM(20), 20, 20),
+        (DDIM(20), 8, 7),
+        (DDIM(5), 8, 5),
+        (DDPM(), 1, 1),
+        (DPMSolver(7), 3, 3),
+    ],
+    ids=repr,
+)
 def test_trajectories_end_in_the_images(sampler, moments, kept, tmp_path):
     pixels = collect(trajectories(PLAIN, sampler, 5, batch=2, moments=moments))
     assert pixels.shape == (5, 2, kept, 1, 8, 8)
     assert largest(pixels[:, 0, -1], collect(draw(PLAIN, sampler, 5))) <= 1
     save_strips(pixels, tmp_path / "x.png")
     save_film(pixels, tmp_path / "x.gif", columns=3)
-    with Image.open(tmp_path / "x.png") as image: assert image.size == (kept * 66 - 2, 10 * 66 - 2)
-    with Image.open(tmp_path / "x.gif") as image: assert image.size == (6 * 34 - 2, 2 * 34 - 2) and getattr(image, "n_frames", 1) == kept
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (kept * 66 - 2, 10 * 66 - 2)
+    with Image.open(tmp_path / "x.gif") as image:
+        assert (
+            image.size == (6 * 34 - 2, 2 * 34 - 2)
+            and getattr(image, "n_frames", 1) == kept
+        )
 
 
 def test_trajectories_show_what_there_is_and_what_is_made_of_it():
     xT = numbered_noise(PLAIN, range(2))[0]
-    kept = [step for i, step in enumerate(sample_steps(PLAIN.model, PLAIN.schedule, xT, DDIM(6), param=V, clip=(-1, 1)), 1) if i % 2 == 0]
+    kept = [
+        step
+        for i, step in enumerate(
+            sample_steps(
+                PLAIN.model, PLAIN.schedule, xT, DDIM(6), param=V, clip=(-1, 1)
+            ),
+            1,
+        )
+        if i % 2 == 0
+    ]
     pixels = collect(trajectories(PLAIN, DDIM(6), 2, moments=3))
-    for k, step in enumerate(kept): assert largest(pixels[:, 0, k], collect([step.x])) <= 1 and largest(pixels[:, 1, k], collect([step.x0])) <= 1
+    for k, step in enumerate(kept):
+        assert (
+            largest(pixels[:, 0, k], collect([step.x])) <= 1
+            and largest(pixels[:, 1, k], collect([step.x0])) <= 1
+        )
     assert largest(pixels[:, 0, 0], pixels[:, 1, 0]) > 20
 
 
 def test_rows_are_images_and_columns_are_moments(tmp_path):
-    pixels = torch.arange(2 * 2 * 3, dtype=torch.uint8).reshape(2, 2, 3, 1, 1, 1).expand(2, 2, 3, 1, 8, 8) * 20
+    pixels = (
+        torch.arange(2 * 2 * 3, dtype=torch.uint8)
+        .reshape(2, 2, 3, 1, 1, 1)
+        .expand(2, 2, 3, 1, 8, 8)
+        * 20
+    )
     save_strips(pixels, tmp_path / "x.png")
-    assert [[Image.open(tmp_path / "x.png").getpixel((66 * c + 5, 66 * r + 5)) for c in range(3)] for r in range(4)] == [[0, 20, 40], [60, 80, 100], [120, 140, 160], [180, 200, 220]]
+    assert [
+        [
+            Image.open(tmp_path / "x.png").getpixel((66 * c + 5, 66 * r + 5))
+            for c in range(3)
+        ]
+        for r in range(4)
+    ] == [[0, 20, 40], [60, 80, 100], [120, 140, 160], [180, 200, 220]]
 
 
 def test_film_begins_with_noise_and_ends_in_the_images():
     frames = film(TEN, DDPM(), 4, labels=range(3), guidance=2.0, frames=10)
-    assert len(frames) == 11 and torch.equal(frames[0], numbered_noise(TEN, range(4))[0].clamp(-1, 1))
-    assert largest(collect([frames[-1]]), collect(draw(TEN, DDPM(), 4, labels=range(3), guidance=2.0))) <= 1
+    assert len(frames) == 11 and torch.equal(
+        frames[0], numbered_noise(TEN, range(4))[0].clamp(-1, 1)
+    )
+    assert (
+        largest(
+            collect([frames[-1]]),
+            collect(draw(TEN, DDPM(), 4, labels=range(3), guidance=2.0)),
+        )
+        <= 1
+    )
 
 
 def test_watch_sees_every_step():
     seen = []
+
     def watch(steps):
         for step in steps:
             seen.append(step.t)
             yield step
-    for x in draw(PLAIN, DDIM(4), 7, batch=3, watch=watch): pass
+
+    for x in draw(PLAIN, DDIM(4), 7, batch=3, watch=watch):
+        pass
     assert len(seen) == 12
     encode_decode(PLAIN, DDIM(4), torch.zeros(1, 1, 8, 8), watch=watch)
     collect(interpolation(PLAIN, DDIM(4), 0, 1, 3, watch=watch))
@@ -329,14 +579,27 @@ def test_watch_sees_every_step():
 @pytest.mark.parametrize("sampler", [DDIM(8), DPMSolver(8)], ids=repr)
 def test_interpolation_ends_at_its_ends(sampler):
     for run, told in ((PLAIN, {}), (TEN, dict(labels=4, guidance=1.5))):
-        way, plain = collect(interpolation(run, sampler, 2, 5, 6, seed=3, batch=4, **told)), collect(draw(run, sampler, 6, seed=3, **told))
-        assert way.shape == (6, 1, 8, 8) and largest(way[[0, -1]], plain[[2, 5]]) <= 1 < largest(way[2:4], plain[2:4])
-    assert largest(collect(interpolation(PLAIN, sampler, 2, 2, 3)), collect(draw(PLAIN, sampler, 3))[2:]) <= 1
+        way, plain = (
+            collect(interpolation(run, sampler, 2, 5, 6, seed=3, batch=4, **told)),
+            collect(draw(run, sampler, 6, seed=3, **told)),
+        )
+        assert way.shape == (6, 1, 8, 8) and largest(
+            way[[0, -1]], plain[[2, 5]]
+        ) <= 1 < largest(way[2:4], plain[2:4])
+    assert (
+        largest(
+            collect(interpolation(PLAIN, sampler, 2, 2, 3)),
+            collect(draw(PLAIN, sampler, 3))[2:],
+        )
+        <= 1
+    )
 
 
 def gentle(run: Run) -> Run:
-    "The same with answers near those of smooth data: encoding needs a field that does not jump."
-    for p in run.model.parameters(): p.mul_(0.7)
+    """The same with answers near those of smooth data: encoding needs a field that does
+    not jump."""
+    for p in run.model.parameters():
+        p.mul_(0.7)
     return run
 
 
@@ -346,12 +609,36 @@ def test_the_error_of_encoding_falls_with_the_steps():
     errors = []
     for steps in (5, 20, 80):
         got = encode_decode(run, DDIM(steps), x0, labels=(1, 2, 3))
-        torch.testing.assert_close(got.error, ((got.decoded + 1) / 2 - (x0 + 1) / 2).double().square().mean((1, 2, 3)), rtol=1e-4, atol=1e-12)
+        torch.testing.assert_close(
+            got.error,
+            ((got.decoded + 1) / 2 - (x0 + 1) / 2).double().square().mean((1, 2, 3)),
+            rtol=1e-4,
+            atol=1e-12,
+        )
         assert got.error.dtype == torch.float64
-        torch.testing.assert_close(got.xT[1:2], noise_behind(run, DDIM(steps), x0[1], labels=2), rtol=1e-3, atol=1e-4)
-        xT = ddim_encode(run.model, run.schedule, x0, steps, param=V, y=torch.tensor([1, 2, 3]))
+        torch.testing.assert_close(
+            got.xT[1:2],
+            noise_behind(run, DDIM(steps), x0[1], labels=2),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+        xT = ddim_encode(
+            run.model, run.schedule, x0, steps, param=V, y=torch.tensor([1, 2, 3])
+        )
         torch.testing.assert_close(got.xT, xT, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(got.decoded, sample(run.model, run.schedule, xT, DDIM(steps), param=V, y=torch.tensor([1, 2, 3])), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            got.decoded,
+            sample(
+                run.model,
+                run.schedule,
+                xT,
+                DDIM(steps),
+                param=V,
+                y=torch.tensor([1, 2, 3]),
+            ),
+            rtol=1e-3,
+            atol=1e-3,
+        )
         errors.append(got.error.max().item())
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
     way = torch.cat(list(interpolation(run, DDIM(80), x0[0], x0[1], 5, labels=1)))
@@ -360,36 +647,73 @@ def test_the_error_of_encoding_falls_with_the_steps():
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_inpainting_keeps_what_is_known(sampler):
-    x0 = floats(torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(0)))
+    x0 = floats(
+        torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(0))
+    )
     keep = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
     whole = collect(inpaintings(PLAIN, sampler, x0, keep, 5, resamples=2, jump=2))
     pixels = collect([x0])
-    assert largest(whole[:, keep[0]], pixels[keep[0]].expand(5, -1)) <= 1 < largest(whole[:, ~keep[0]], pixels[~keep[0]].expand(5, -1))
-    assert largest(collect(inpaintings(PLAIN, sampler, x0, keep, 5, batch=2, resamples=2, jump=2)), whole) <= 1
+    assert (
+        largest(whole[:, keep[0]], pixels[keep[0]].expand(5, -1))
+        <= 1
+        < largest(whole[:, ~keep[0]], pixels[~keep[0]].expand(5, -1))
+    )
+    assert (
+        largest(
+            collect(
+                inpaintings(PLAIN, sampler, x0, keep, 5, batch=2, resamples=2, jump=2)
+            ),
+            whole,
+        )
+        <= 1
+    )
     assert len({x.numpy().tobytes() for x in whole}) == 5
 
 
 def test_files_of_pictures_and_masks(tmp_path):
-    x0 = floats(torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(0)))
+    x0 = floats(
+        torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(0))
+    )
     save_image(x0, tmp_path / "x.png")
-    torch.testing.assert_close(read_image(PLAIN, tmp_path / "x.png"), x0, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        read_image(PLAIN, tmp_path / "x.png"), x0, rtol=0, atol=1e-6
+    )
     assert read_image(made(channels=3), tmp_path / "x.png").shape == (3, 8, 8)
-    save_image(torch.where(torch.arange(8) < 3, 1.0, -1.0).expand(1, 8, 8), tmp_path / "mask.png")
+    save_image(
+        torch.where(torch.arange(8) < 3, 1.0, -1.0).expand(1, 8, 8),
+        tmp_path / "mask.png",
+    )
     mask = read_mask(PLAIN, tmp_path / "mask.png")
-    assert mask.shape == (1, 1, 8, 8) and mask.dtype == torch.bool and mask[0, 0, 0].tolist() == [False] * 3 + [True] * 5  # white is filled in
+    # white is filled in
+    assert (
+        mask.shape == (1, 1, 8, 8)
+        and mask.dtype == torch.bool
+        and mask[0, 0, 0].tolist() == [False] * 3 + [True] * 5
+    )
     save_image(torch.full((1, 8, 8), -1.0), tmp_path / "black.png")
     save_image(torch.zeros(1, 8, 10), tmp_path / "wide.png")
     (tmp_path / "letter.png").write_text("no picture")
-    for call, words in {lambda: read_mask(PLAIN, tmp_path / "black.png"): "black.png white", lambda: read_image(PLAIN, tmp_path / "wide.png"): "wide.png 8x8 10x8",
-                        lambda: read_mask(PLAIN, tmp_path / "wide.png"): "wide.png 8x8", lambda: read_image(PLAIN, tmp_path / "letter.png"): "letter.png read as a picture",
-                        lambda: read_image(PLAIN, tmp_path / "none.png"): "no picture none.png"}.items():
-        with pytest.raises(ValueError) as refusal: call()
-        for word in words.split(): assert word in str(refusal.value)
+    for call, words in {
+        lambda: read_mask(PLAIN, tmp_path / "black.png"): "black.png white",
+        lambda: read_image(PLAIN, tmp_path / "wide.png"): "wide.png 8x8 10x8",
+        lambda: read_mask(PLAIN, tmp_path / "wide.png"): "wide.png 8x8",
+        lambda: read_image(
+            PLAIN, tmp_path / "letter.png"
+        ): "letter.png read as a picture",
+        lambda: read_image(PLAIN, tmp_path / "none.png"): "no picture none.png",
+    }.items():
+        with pytest.raises(ValueError) as refusal:
+            call()
+        for word in words.split():
+            assert word in str(refusal.value)
 
 
 def test_other_parameterizations_and_no_clipping():
     run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None, {})
-    assert largest(collect(draw(run, DDIM(5), 4, batch=3)), collect(draw(run, DDIM(5), 4))) <= 1
+    assert (
+        largest(collect(draw(run, DDIM(5), 4, batch=3)), collect(draw(run, DDIM(5), 4)))
+        <= 1
+    )
 
 
 # Contexts
@@ -401,16 +725,36 @@ def test_contexts_are_told_in_turn():
     whole = levels(draw(run, DDIM(5), 4, labels=rows))
     for i, row in enumerate(rows):
         alone = levels(draw(run, DDIM(5), 4, labels=row))
-        assert largest(whole[i::2], alone[i::2]) <= 1 < largest(whole[1 - i::2], alone[1 - i::2])
-    assert largest(levels(draw(run, DDIM(5), 4, labels=torch.tensor(rows), batch=3)), whole) <= 1
-    assert largest(levels(draw(run, DDIM(5), 4, labels=rows, guidance=0.0)), levels(draw(run, DDIM(5), 4))) <= 1
+        assert (
+            largest(whole[i::2], alone[i::2])
+            <= 1
+            < largest(whole[1 - i :: 2], alone[1 - i :: 2])
+        )
+    assert (
+        largest(
+            levels(draw(run, DDIM(5), 4, labels=torch.tensor(rows), batch=3)), whole
+        )
+        <= 1
+    )
+    assert (
+        largest(
+            levels(draw(run, DDIM(5), 4, labels=rows, guidance=0.0)),
+            levels(draw(run, DDIM(5), 4)),
+        )
+        <= 1
+    )
     assert sampling_settings(run, DDIM(5), labels=rows[0])["labels"] == [[0.0, 1.0]]
-    assert collect(interpolation(run, DDIM(5), 0, 1, 3, labels=rows[0], guidance=2.0)).shape == (3, 1, 8, 8)
+    assert collect(
+        interpolation(run, DDIM(5), 0, 1, 3, labels=rows[0], guidance=2.0)
+    ).shape == (3, 1, 8, 8)
 
 
-@pytest.mark.parametrize("labels", [3, [1.0, 2.0, 3.0], [[0.0, 1.0], [1.0]], [0.0, float("nan")], [], [[]]])
+@pytest.mark.parametrize(
+    "labels", [3, [1.0, 2.0, 3.0], [[0.0, 1.0], [1.0]], [0.0, float("nan")], [], [[]]]
+)
 def test_contexts_that_do_not_fit_are_refused(labels):
-    with pytest.raises(ValueError, match="labels|sequence"): check_labels(made(context_dim=2), labels)
+    with pytest.raises(ValueError, match="labels|sequence"):
+        check_labels(made(context_dim=2), labels)
 
 
 # Fast
@@ -424,33 +768,75 @@ def test_bfloat16_agrees_to_a_few_levels_and_leaves_the_run_alone(sampler):
     got = levels(draw(half, sampler, 12, labels=(3, 8), guidance=2.0))
     assert 0 < (got - whole).abs().double().mean() < 3
     assert all(x.dtype == torch.bfloat16 for x in half.model.parameters())
-    assert all(x.dtype == torch.float32 and torch.equal(x, before[name]) for name, x in TEN.model.state_dict().items())
+    assert all(
+        x.dtype == torch.float32 and torch.equal(x, before[name])
+        for name, x in TEN.model.state_dict().items()
+    )
     assert fingerprint(half) != fingerprint(TEN)  # a folder is of one kind
-    assert torch.equal(levels(draw(TEN, sampler, 12, labels=(3, 8), guidance=2.0)), whole)
+    assert torch.equal(
+        levels(draw(TEN, sampler, 12, labels=(3, 8), guidance=2.0)), whole
+    )
 
 
 def test_the_arithmetic_of_the_sampler_stays_in_float32():
-    "Of many small steps, bfloat16 would lose most: the difference would grow with their number."
+    """Of many small steps, bfloat16 would lose most: the difference would grow with
+    their number."""
     run = made(T=1000, seed=1)
-    far = [(levels(draw(fast(run, "bf16"), DDIM(S), 8)) - levels(draw(run, DDIM(S), 8))).abs().double().mean() for S in (20, 200)]
+    far = [
+        (levels(draw(fast(run, "bf16"), DDIM(S), 8)) - levels(draw(run, DDIM(S), 8)))
+        .abs()
+        .double()
+        .mean()
+        for S in (20, 200)
+    ]
     assert far[1] < 2 * far[0] + 0.1
-    for step in sample_steps(fast(run, "bf16").model, run.schedule, torch.randn(2, 1, 8, 8), DDIM(3), param=V, clip=(-1, 1)): assert step.x.dtype == step.x0.dtype == torch.float32
+    for step in sample_steps(
+        fast(run, "bf16").model,
+        run.schedule,
+        torch.randn(2, 1, 8, 8),
+        DDIM(3),
+        param=V,
+        clip=(-1, 1),
+    ):
+        assert step.x.dtype == step.x0.dtype == torch.float32
 
 
 def test_contexts_in_bfloat16():
     run = made(context_dim=2)
-    assert largest(levels(draw(fast(run, "bf16"), DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0)), levels(draw(run, DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0))) < 40
+    assert (
+        largest(
+            levels(
+                draw(fast(run, "bf16"), DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0)
+            ),
+            levels(draw(run, DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0)),
+        )
+        < 40
+    )
 
 
 def test_without_options_a_run_is_what_it_was():
     assert fast(PLAIN) is PLAIN
-    with pytest.raises(ValueError, match="precision must be fp32 or bf16, got 'fp16'"): fast(PLAIN, "fp16")
+    with pytest.raises(ValueError, match="precision must be fp32 or bf16, got 'fp16'"):
+        fast(PLAIN, "fp16")
 
 
 @pytest.mark.slow
 def test_compiled_is_the_same_picture():
     quick = fast(TEN, compile=True)
-    assert "_compiled_call_impl" in vars(quick.model) and vars(TEN.model).get("_compiled_call_impl") is None
-    for options in (dict(n=4, labels=(3, 8), guidance=2.0), dict(n=5, batch=3, labels=1), dict(n=2)):
-        assert largest(levels(draw(quick, DDIM(5), **options)), levels(draw(TEN, DDIM(5), **options))) <= 1
+    assert (
+        "_compiled_call_impl" in vars(quick.model)
+        and vars(TEN.model).get("_compiled_call_impl") is None
+    )
+    for options in (
+        dict(n=4, labels=(3, 8), guidance=2.0),
+        dict(n=5, batch=3, labels=1),
+        dict(n=2),
+    ):
+        assert (
+            largest(
+                levels(draw(quick, DDIM(5), **options)),
+                levels(draw(TEN, DDIM(5), **options)),
+            )
+            <= 1
+        )
     assert fingerprint(quick) == fingerprint(TEN)

@@ -1,4 +1,6 @@
-"Editing: mixtures of noises, parts of walks, image-to-image, common beginnings and inpainting, against closed forms on Gaussian data."
+"""Editing: mixtures of noises, parts of walks, image-to-image, common beginnings and
+inpainting, against closed forms on Gaussian data."""
+
 import math
 
 import numpy as np
@@ -8,30 +10,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, seeds
 
-from ddpm_lit import (DDIM, DDPM, X0, GaussianMixtureOracle, cosine_schedule, ddim_encode, draw_noise, linear_schedule,
-                      q_sample, sample, sample_steps)
-from ddpm_lit.editing import (Keep, Part, between, grid_between, image_to_image, inpaint, inpaint_steps, interpolate,
-                              interpolate_at, lerp, mix, noise_up, shared, slerp, strips, trajectory)
+from ddpm_lit import DDIM, DDPM, X0, GaussianMixtureOracle, cosine_schedule, ddim_encode
+from ddpm_lit import draw_noise, linear_schedule, q_sample, sample, sample_steps
+from ddpm_lit.editing import Keep, Part, between, grid_between, image_to_image, inpaint
+from ddpm_lit.editing import inpaint_steps, interpolate, interpolate_at, lerp, mix
+from ddpm_lit.editing import noise_up, shared, slerp, strips, trajectory
 
 LINEAR = linear_schedule()
 
 
-def generator(seed): return torch.Generator().manual_seed(seed)
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
 
 
-def generators(*numbers): return [generator(n) for n in numbers]
+def generators(*numbers):
+    return [generator(n) for n in numbers]
 
 
-def number(value, n=1): return torch.full((n, 1), value, dtype=torch.float64)
+def number(value, n=1):
+    return torch.full((n, 1), value, dtype=torch.float64)
 
 
-def always(x, t, y=None): return torch.full_like(x, 0.7)
+def always(x, t, y=None):
+    return torch.full_like(x, 0.7)
 
 
-def net(x, t, y=None): return torch.tanh(x) * 0.3 + 0.01 * (t[:, None] / 1000).to(x) + (0 if y is None else y[:, None].to(x))
+def net(x, t, y=None):
+    return (
+        torch.tanh(x) * 0.3
+        + 0.01 * (t[:, None] / 1000).to(x)
+        + (0 if y is None else y[:, None].to(x))
+    )
 
 
 # Mixtures of noises
+
 
 @given(seeds, st.floats(0, 1))
 def test_slerp_is_the_formula_and_walks_on_the_arc(seed, w):
@@ -39,25 +52,47 @@ def test_slerp_is_the_formula_and_walks_on_the_arc(seed, w):
     got = slerp(a, b, w)
     for x, y, z in zip(a.numpy(), b.numpy(), got.numpy()):
         angle = math.acos((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
-        np.testing.assert_allclose(z, (math.sin((1 - w) * angle) * x + math.sin(w * angle) * y) / math.sin(angle), rtol=1e-9, atol=1e-12)
-    unit = a / a.flatten(1).norm(dim=1)[:, None, None], b / b.flatten(1).norm(dim=1)[:, None, None]
-    torch.testing.assert_close(slerp(*unit, w).flatten(1).norm(dim=1), torch.ones(3, dtype=torch.float64), rtol=1e-12, atol=0)
+        np.testing.assert_allclose(
+            z,
+            (math.sin((1 - w) * angle) * x + math.sin(w * angle) * y) / math.sin(angle),
+            rtol=1e-9,
+            atol=1e-12,
+        )
+    unit = (
+        a / a.flatten(1).norm(dim=1)[:, None, None],
+        b / b.flatten(1).norm(dim=1)[:, None, None],
+    )
+    torch.testing.assert_close(
+        slerp(*unit, w).flatten(1).norm(dim=1),
+        torch.ones(3, dtype=torch.float64),
+        rtol=1e-12,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("mixing", [lerp, mix, slerp])
 def test_mixtures_end_at_their_ends_and_take_a_weight_for_each_image(mixing):
     a, b = images(0, 3, 2, 4), images(1, 3, 2, 4)
-    for w, end in ((0, a), (1.0, b)): torch.testing.assert_close(mixing(a, b, w), end, rtol=1e-12, atol=1e-12)
+    for w, end in ((0, a), (1.0, b)):
+        torch.testing.assert_close(mixing(a, b, w), end, rtol=1e-12, atol=1e-12)
     weights = torch.tensor([0.1, 0.5, 0.8])
-    for i, w in enumerate(weights): torch.testing.assert_close(mixing(a, b, weights)[i:i + 1], mixing(a[i:i + 1], b[i:i + 1], w.item()), rtol=1e-6, atol=1e-6)
+    for i, w in enumerate(weights):
+        torch.testing.assert_close(
+            mixing(a, b, weights)[i : i + 1],
+            mixing(a[i : i + 1], b[i : i + 1], w.item()),
+            rtol=1e-6,
+            atol=1e-6,
+        )
     assert mixing(a.half(), b.half(), 0.3).dtype == torch.float32
 
 
 def test_which_mixtures_keep_the_variance():
-    "Independent noises half-way: linear leaves a half. Equal noises: roots double it, and slerp returns them."
+    """Independent noises half-way: linear leaves a half. Equal noises: roots double it,
+    and slerp returns them."""
     a, b = images(0, 1, 100_000), images(1, 1, 100_000)
     four = 4 * math.sqrt(2 / 100_000)
-    for mixing, want in ((lerp, 0.5), (mix, 1.0), (slerp, 1.0)): assert mixing(a, b, 0.5).var().item() == pytest.approx(want, abs=four)
+    for mixing, want in ((lerp, 0.5), (mix, 1.0), (slerp, 1.0)):
+        assert mixing(a, b, 0.5).var().item() == pytest.approx(want, abs=four)
     torch.testing.assert_close(mix(a, a, 0.5), math.sqrt(2) * a)
     torch.testing.assert_close(slerp(a, a, 0.3), a, rtol=1e-12, atol=1e-12)
 
@@ -75,13 +110,24 @@ def test_pictures_between_lie_row_by_row():
 
 # Parts of a walk
 
+
 def test_a_part_takes_the_samplers_times_between_its_ends():
     assert Part(DDIM(5), start=500).pairs(LINEAR) == [(500, 400), (400, 200), (200, 0)]
     assert Part(DDIM(5), start=600, end=200).pairs(LINEAR) == [(600, 400), (400, 200)]
     assert Part(DDIM(5), end=700).pairs(LINEAR) == [(1000, 800), (800, 700)]
-    assert Part(Part(DDIM(5), 700), end=300).pairs(LINEAR) == [(700, 600), (600, 400), (400, 300)]
+    assert Part(Part(DDIM(5), 700), end=300).pairs(LINEAR) == [
+        (700, 600),
+        (600, 400),
+        (400, 300),
+    ]
     assert Part(DDIM(5)).pairs(LINEAR) == DDIM(5).pairs(LINEAR)
-    assert Part(DDPM()).stochastic and not Part(DDIM(5)).stochastic and Keep(DDIM(5), images(0, 1, 2), torch.ones(1, 2, dtype=torch.bool)).stochastic
+    assert (
+        Part(DDPM()).stochastic
+        and not Part(DDIM(5)).stochastic
+        and Keep(
+            DDIM(5), images(0, 1, 2), torch.ones(1, 2, dtype=torch.bool)
+        ).stochastic
+    )
 
 
 @pytest.mark.parametrize("sampler", [DDPM(steps=10), DDIM(10), DDIM(10, 0.6)], ids=str)
@@ -90,17 +136,29 @@ def test_parts_that_meet_make_the_whole(sampler):
     first, second = Part(sampler, end=400), Part(sampler, start=400)
     g = generator(5)
     middle = sample(net, LINEAR, xT, first, generator=g)
-    assert torch.equal(sample(net, LINEAR, middle, second, generator=g), sample(net, LINEAR, xT, sampler, generator=whole))
+    assert torch.equal(
+        sample(net, LINEAR, middle, second, generator=g),
+        sample(net, LINEAR, xT, sampler, generator=whole),
+    )
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, cosine_schedule()], ids=["linear", "cosine"])
+@pytest.mark.parametrize(
+    "schedule", [LINEAR, cosine_schedule()], ids=["linear", "cosine"]
+)
 def test_image_to_image_starts_at_the_time_of_its_noise(schedule):
-    "A network that always answers c leaves x_0 + √((1−ᾱ_t)/ᾱ_t) (ε − c), whatever the strides."
+    """A network that always answers c leaves x_0 + √((1−ᾱ_t)/ᾱ_t) (ε − c), whatever the
+    strides."""
     for t in (1, 2, 77, 500, 999, 1000):
         abar = schedule.alpha_bar[t].item()
         want = 0.3 + math.sqrt((1 - abar) / abar) * (1.6 - 0.7)
-        for sampler in (DDIM(10), DDIM(37, spacing="quadratic"), DDIM(timesteps=[1000])):
-            got = image_to_image(always, schedule, number(0.3), t, number(1.6), sampler, clip=(-1e9, 1e9)).item()
+        for sampler in (
+            DDIM(10),
+            DDIM(37, spacing="quadratic"),
+            DDIM(timesteps=[1000]),
+        ):
+            got = image_to_image(
+                always, schedule, number(0.3), t, number(1.6), sampler, clip=(-1e9, 1e9)
+            ).item()
             assert got == pytest.approx(want, rel=1e-9), (t, sampler)
 
 
@@ -108,92 +166,192 @@ def test_image_to_image_starts_at_the_time_of_its_noise(schedule):
 def test_image_to_image_keeps_the_proved_correlation(v):
     oracle = GaussianMixtureOracle(LINEAR, [1.0], [[0.3]], [v])
     for t in (1, 60, 300, 1000):
-        base, signal, noise = (image_to_image(oracle, LINEAR, number(a), t, number(b), DDIM(20)).item() for a, b in ((0, 0), (1, 0), (0, 1)))
+        base, signal, noise = (
+            image_to_image(oracle, LINEAR, number(a), t, number(b), DDIM(20)).item()
+            for a, b in ((0, 0), (1, 0), (0, 1))
+        )
         signal, noise, abar = signal - base, noise - base, LINEAR.alpha_bar[t].item()
-        assert signal * math.sqrt(v) / math.sqrt(signal**2 * v + noise**2) == pytest.approx(math.sqrt(abar * v / (abar * v + 1 - abar)), abs=1e-9)
+        assert signal * math.sqrt(v) / math.sqrt(
+            signal**2 * v + noise**2
+        ) == pytest.approx(math.sqrt(abar * v / (abar * v + 1 - abar)), abs=1e-9)
 
 
 def test_interpolation_through_the_noise_returns_its_ends():
-    oracle = GaussianMixtureOracle(LINEAR, [0.5, 0.5], [[-0.5, 0.2], [0.5, 0.1]], [0.05, 0.05])
+    oracle = GaussianMixtureOracle(
+        LINEAR, [0.5, 0.5], [[-0.5, 0.2], [0.5, 0.1]], [0.05, 0.05]
+    )
     a, b = oracle.sample(4, generator(0)), oracle.sample(4, generator(1))
     got = interpolate(oracle, LINEAR, a, b, [0, 0.5, 1], DDIM(200)).reshape(4, 3, 2)
     assert (got[:, 0] - a).abs().max() < 0.05 and (got[:, 2] - b).abs().max() < 0.05
     noises = [ddim_encode(oracle, LINEAR, x, 200) for x in (a, b)]
-    torch.testing.assert_close(got[:, 1], sample(oracle, LINEAR, slerp(*noises, 0.5), DDIM(200)), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(interpolate(lambda x, t: 0 * x, LINEAR, a, b, [0.3], DDIM(5)), slerp(a, b, 0.3), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        got[:, 1],
+        sample(oracle, LINEAR, slerp(*noises, 0.5), DDIM(200)),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    torch.testing.assert_close(
+        interpolate(lambda x, t: 0 * x, LINEAR, a, b, [0.3], DDIM(5)),
+        slerp(a, b, 0.3),
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def test_interpolation_at_t_mixes_images_linearly_and_noises_as_told():
     a, b, noise, other = (images(i, 2, 3) for i in range(4))
     t, abar = 400, LINEAR.alpha_bar[400].item()
-    def ended(eps): return 0.75 * a + 0.25 * b + math.sqrt((1 - abar) / abar) * (eps - 0.7)
-    for options, eps in ((dict(), noise), (dict(eps_b=other), slerp(noise, other, 0.25)), (dict(eps_b=other, mixing=lerp), 0.75 * noise + 0.25 * other)):
-        torch.testing.assert_close(interpolate_at(always, LINEAR, a, b, [0.25], t, noise, sampler=DDIM(10), **options), ended(eps), rtol=1e-10, atol=1e-10)
+
+    def ended(eps):
+        return 0.75 * a + 0.25 * b + math.sqrt((1 - abar) / abar) * (eps - 0.7)
+
+    for options, eps in (
+        (dict(), noise),
+        (dict(eps_b=other), slerp(noise, other, 0.25)),
+        (dict(eps_b=other, mixing=lerp), 0.75 * noise + 0.25 * other),
+    ):
+        torch.testing.assert_close(
+            interpolate_at(
+                always, LINEAR, a, b, [0.25], t, noise, sampler=DDIM(10), **options
+            ),
+            ended(eps),
+            rtol=1e-10,
+            atol=1e-10,
+        )
 
 
 def test_samples_that_share_a_beginning_are_correlated_as_proved():
-    "Data N(0, 1), for which σ² = β is exact: the correlation of two samples that share x_t is ᾱ_t."
+    """Data N(0, 1), for which σ² = β is exact: the correlation of two samples that
+    share x_t is ᾱ_t."""
     oracle, n, t = GaussianMixtureOracle(LINEAR, [1.0], [[0.0]], [1.0]), 20_000, 300
-    pairs = shared(oracle, LINEAR, draw_noise((n, 1), generator(0), dtype=torch.float64), 2, t, DDPM("beta", timesteps=(1000, t, 50, 1)), generator=generator(1)).reshape(n, 2)
-    z = (math.atanh(torch.corrcoef(pairs.T)[0, 1].item()) - math.atanh(LINEAR.alpha_bar[t].item())) * math.sqrt(n - 3)
+    pairs = shared(
+        oracle,
+        LINEAR,
+        draw_noise((n, 1), generator(0), dtype=torch.float64),
+        2,
+        t,
+        DDPM("beta", timesteps=(1000, t, 50, 1)),
+        generator=generator(1),
+    ).reshape(n, 2)
+    z = (
+        math.atanh(torch.corrcoef(pairs.T)[0, 1].item())
+        - math.atanh(LINEAR.alpha_bar[t].item())
+    ) * math.sqrt(n - 3)
     assert abs(z) < 4
 
 
 def test_a_shared_beginning_continues_the_walk_that_began_it():
     xT = images(0, 2, 3)
-    got = shared(net, LINEAR, xT, 3, 400, DDPM(steps=10), generator=generators(0, 1, 2, 3, 4, 5)).reshape(2, 3, 3)
-    torch.testing.assert_close(got[:, 0], sample(net, LINEAR, xT, DDPM(steps=10), generator=generators(0, 3)))
+    got = shared(
+        net, LINEAR, xT, 3, 400, DDPM(steps=10), generator=generators(0, 1, 2, 3, 4, 5)
+    ).reshape(2, 3, 3)
+    torch.testing.assert_close(
+        got[:, 0], sample(net, LINEAR, xT, DDPM(steps=10), generator=generators(0, 3))
+    )
     assert (got[:, 0] - got[:, 1]).abs().min() > 1e-3
-    torch.testing.assert_close(shared(net, LINEAR, xT[1:], 3, 400, DDPM(steps=10), generator=generators(3, 4, 5)).reshape(3, 3), got[1])
-    assert torch.equal(shared(net, LINEAR, xT, 2, 1000, DDIM(5)), sample(net, LINEAR, xT, DDIM(5)).repeat_interleave(2, 0))
+    torch.testing.assert_close(
+        shared(
+            net, LINEAR, xT[1:], 3, 400, DDPM(steps=10), generator=generators(3, 4, 5)
+        ).reshape(3, 3),
+        got[1],
+    )
+    assert torch.equal(
+        shared(net, LINEAR, xT, 2, 1000, DDIM(5)),
+        sample(net, LINEAR, xT, DDIM(5)).repeat_interleave(2, 0),
+    )
     labelled = shared(net, LINEAR, xT, 2, 600, DDIM(5), y=torch.tensor([1, 2]))
-    torch.testing.assert_close(labelled[::2], sample(net, LINEAR, xT, DDIM(5), y=torch.tensor([1, 2])))
+    torch.testing.assert_close(
+        labelled[::2], sample(net, LINEAR, xT, DDIM(5), y=torch.tensor([1, 2]))
+    )
 
 
 # Inpainting
+
 
 def test_the_way_up_is_the_forward_process():
     for schedule in (LINEAR, cosine_schedule()):
         for s, t in ((0, 1), (0, 1000), (499, 500), (10, 700)):
             abar_s, abar_t = schedule.alpha_bar[s].item(), schedule.alpha_bar[t].item()
-            want = math.sqrt(abar_t / abar_s) * 0.3 + math.sqrt(1 - abar_t / abar_s) * 1.6
-            assert noise_up(schedule, number(0.3), s, t, number(1.6)).item() == pytest.approx(want, rel=1e-9)
+            want = (
+                math.sqrt(abar_t / abar_s) * 0.3 + math.sqrt(1 - abar_t / abar_s) * 1.6
+            )
+            assert noise_up(
+                schedule, number(0.3), s, t, number(1.6)
+            ).item() == pytest.approx(want, rel=1e-9)
 
 
 def test_known_pixels_follow_the_forward_process_and_are_exact_in_the_end():
-    x0, xT, mask = images(0, 2, 4), images(1, 2, 4), torch.tensor([[True, False, True, False]])
-    steps = list(sample_steps(net, LINEAR, xT, Keep(DDIM(7), x0, mask), generator=generator(3)))
+    x0, xT, mask = (
+        images(0, 2, 4),
+        images(1, 2, 4),
+        torch.tensor([[True, False, True, False]]),
+    )
+    steps = list(
+        sample_steps(net, LINEAR, xT, Keep(DDIM(7), x0, mask), generator=generator(3))
+    )
     again = generator(3)
     for step in steps:
-        noise = draw_noise(x0.shape, again, dtype=x0.dtype) if step.s else torch.zeros_like(x0)
-        torch.testing.assert_close(step.x[:, ::2], q_sample(LINEAR, x0, step.s, noise)[:, ::2])
+        noise = (
+            draw_noise(x0.shape, again, dtype=x0.dtype)
+            if step.s
+            else torch.zeros_like(x0)
+        )
+        torch.testing.assert_close(
+            step.x[:, ::2], q_sample(LINEAR, x0, step.s, noise)[:, ::2]
+        )
     assert torch.equal(steps[-1].x[:, ::2], x0[:, ::2])
 
 
 def test_blocks_are_walked_as_often_as_asked():
     x0, mask = images(0, 1, 2), torch.tensor([[True, False]])
-    def times(**options): return [(step.t, step.s) for step in inpaint_steps(net, LINEAR, x0, mask, images(1, 1, 2), DDPM(steps=5), **options)]
+
+    def times(**options):
+        return [
+            (step.t, step.s)
+            for step in inpaint_steps(
+                net, LINEAR, x0, mask, images(1, 1, 2), DDPM(steps=5), **options
+            )
+        ]
+
     top, low, last = [(1000, 800), (800, 600)], [(600, 400), (400, 200)], [(200, 0)]
     assert times(resamples=1) == DDPM(steps=5).pairs(LINEAR)
     assert times(resamples=3, jump=2) == 3 * top + 3 * low + 3 * last
-    assert times(resamples=2, jump=1) == [pair for pair in DDPM(steps=5).pairs(LINEAR) for _ in range(2)]
+    assert times(resamples=2, jump=1) == [
+        pair for pair in DDPM(steps=5).pairs(LINEAR) for _ in range(2)
+    ]
 
 
 def filled_pixel(schedule, S, resamples, jump, r):
-    "Exact (k, u) of the filled pixel, x = k·known + N(0, u), for two pixels of variance 1 and correlation r; in plain floats."
+    """Exact (k, u) of the filled pixel, x = k·known + N(0, u), for two pixels of
+    variance 1 and correlation r; in plain floats."""
     abar, sigma = schedule.alpha_bar.tolist(), np.array([[1, r], [r, 1]])
     pairs, k, u, known = DDPM(steps=S).pairs(schedule), 0.0, 1.0, (0.0, 1.0)
     for i in range(0, S, jump):
-        block = pairs[i:i + jump]
+        block = pairs[i : i + jump]
         for again in range(resamples):
             if again:
                 kept = abar[block[0][0]] / abar[block[-1][1]]
-                k, u, known = math.sqrt(kept) * k, kept * u + 1 - kept, (math.sqrt(abar[block[0][0]]), 1 - abar[block[0][0]])
+                k, u, known = (
+                    math.sqrt(kept) * k,
+                    kept * u + 1 - kept,
+                    (math.sqrt(abar[block[0][0]]), 1 - abar[block[0][0]]),
+                )
             for t, s in block:
                 beta = 1 - abar[t] / abar[s]
-                belief = math.sqrt(abar[t]) * sigma @ np.linalg.inv(abar[t] * sigma + (1 - abar[t]) * np.eye(2))
-                mean = math.sqrt(abar[s]) * beta / (1 - abar[t]) * belief + math.sqrt(abar[t] / abar[s]) * (1 - abar[s]) / (1 - abar[t]) * np.eye(2)
-                k, u = mean[1, 1] * k + mean[1, 0] * known[0], mean[1, 1]**2 * u + mean[1, 0]**2 * known[1] + (1 - abar[s]) / (1 - abar[t]) * beta
+                belief = (
+                    math.sqrt(abar[t])
+                    * sigma
+                    @ np.linalg.inv(abar[t] * sigma + (1 - abar[t]) * np.eye(2))
+                )
+                mean = math.sqrt(abar[s]) * beta / (1 - abar[t]) * belief + math.sqrt(
+                    abar[t] / abar[s]
+                ) * (1 - abar[s]) / (1 - abar[t]) * np.eye(2)
+                k, u = (
+                    mean[1, 1] * k + mean[1, 0] * known[0],
+                    mean[1, 1] ** 2 * u
+                    + mean[1, 0] ** 2 * known[1]
+                    + (1 - abar[s]) / (1 - abar[t]) * beta,
+                )
                 known = math.sqrt(abar[s]), 1 - abar[s]
     return k, u
 
@@ -201,35 +359,104 @@ def filled_pixel(schedule, S, resamples, jump, r):
 @pytest.mark.parametrize("resamples, jump", [(1, 1), (5, 1), (3, 4)])
 def test_a_filled_pixel_has_the_exact_distribution_of_the_method(resamples, jump):
     n, r, sigma = 20_000, 0.9, torch.tensor([[1, 0.9], [0.9, 1]], dtype=torch.float64)
+
     def network(x, t):  # predicts x_0
         abar = LINEAR.alpha_bar[t[0]]
-        return x @ (abar.sqrt() * sigma @ torch.linalg.inv(abar * sigma + (1 - abar) * torch.eye(2, dtype=torch.float64)))
-    known, filled = inpaint(network, LINEAR, images(0, n, 2), torch.tensor([[True, False]]), images(1, n, 2), DDPM(steps=20), resamples=resamples, jump=jump, param=X0, generator=generator(2)).T
+        return x @ (
+            abar.sqrt()
+            * sigma
+            @ torch.linalg.inv(
+                abar * sigma + (1 - abar) * torch.eye(2, dtype=torch.float64)
+            )
+        )
+
+    known, filled = inpaint(
+        network,
+        LINEAR,
+        images(0, n, 2),
+        torch.tensor([[True, False]]),
+        images(1, n, 2),
+        DDPM(steps=20),
+        resamples=resamples,
+        jump=jump,
+        param=X0,
+        generator=generator(2),
+    ).T
     k, u = filled_pixel(LINEAR, 20, resamples, jump, r)
     got = (known * filled).mean() / known.square().mean()
-    assert abs(got - k) < 4 * math.sqrt(u / n) and abs((filled - got * known).var() - u) < 4 * u * math.sqrt(2 / n)
+    assert abs(got - k) < 4 * math.sqrt(u / n) and abs(
+        (filled - got * known).var() - u
+    ) < 4 * u * math.sqrt(2 / n)
 
 
 def test_resampling_comes_nearer_to_the_conditional_distribution():
-    ks = [filled_pixel(LINEAR, 250, resamples, 10, 0.9)[0] for resamples in (1, 2, 5, 10)]
+    ks = [
+        filled_pixel(LINEAR, 250, resamples, 10, 0.9)[0] for resamples in (1, 2, 5, 10)
+    ]
     assert ks == sorted(ks) and ks[0] < 0.65 and 0.87 < ks[-1] < 0.9
 
 
 def test_an_image_is_filled_alike_whatever_the_batch():
-    x0, xT, mask = images(0, 4, 3), images(1, 4, 3), torch.tensor([[True, False, False]])
-    def filled(rows, *numbers): return inpaint(net, LINEAR, x0[rows], mask, xT[rows], DDPM(steps=6), resamples=3, jump=2, generator=generators(*numbers))
-    torch.testing.assert_close(filled(slice(1, 3), 6, 7), filled(slice(None), 5, 6, 7, 8)[1:3], rtol=1e-12, atol=1e-12)
-    def varied(rows, *numbers): return image_to_image(net, LINEAR, x0[rows], 500, xT[rows], DDPM(steps=6), generator=generators(*numbers))
-    torch.testing.assert_close(varied(slice(1, 3), 6, 7), varied(slice(None), 5, 6, 7, 8)[1:3], rtol=1e-12, atol=1e-12)
+    x0, xT, mask = (
+        images(0, 4, 3),
+        images(1, 4, 3),
+        torch.tensor([[True, False, False]]),
+    )
+
+    def filled(rows, *numbers):
+        return inpaint(
+            net,
+            LINEAR,
+            x0[rows],
+            mask,
+            xT[rows],
+            DDPM(steps=6),
+            resamples=3,
+            jump=2,
+            generator=generators(*numbers),
+        )
+
+    torch.testing.assert_close(
+        filled(slice(1, 3), 6, 7),
+        filled(slice(None), 5, 6, 7, 8)[1:3],
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+    def varied(rows, *numbers):
+        return image_to_image(
+            net,
+            LINEAR,
+            x0[rows],
+            500,
+            xT[rows],
+            DDPM(steps=6),
+            generator=generators(*numbers),
+        )
+
+    torch.testing.assert_close(
+        varied(slice(1, 3), 6, 7),
+        varied(slice(None), 5, 6, 7, 8)[1:3],
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 # Trajectories
 
+
 def test_a_trajectory_keeps_every_kth_step_and_the_last():
     steps = list(sample_steps(net, LINEAR, images(0, 2, 3), DDIM(7)))
-    assert trajectory(iter(steps), 3) == [steps[2], steps[5], steps[6]] and trajectory(steps) == steps and trajectory([], 2) == []
+    assert (
+        trajectory(iter(steps), 3) == [steps[2], steps[5], steps[6]]
+        and trajectory(steps) == steps
+        and trajectory([], 2) == []
+    )
     assert trajectory(steps, 7) == steps[-1:] == trajectory(steps, 100)
-    torch.testing.assert_close(strips(steps[:3], "x0").reshape(2, 3, 3), torch.stack([step.x0 for step in steps[:3]], 1))
+    torch.testing.assert_close(
+        strips(steps[:3], "x0").reshape(2, 3, 3),
+        torch.stack([step.x0 for step in steps[:3]], 1),
+    )
     torch.testing.assert_close(strips(steps)[6], steps[6].x[0])
 
 
@@ -238,40 +465,85 @@ def test_a_trajectory_keeps_every_kth_step_and_the_last():
 BATCH, KEEP = images(0, 2, 3), torch.tensor([[True, False, False]])
 
 
-@pytest.mark.parametrize("call, names", [
-    (lambda: slerp(BATCH, BATCH[:1], 0.5), ["b", "(2, 3)", "(1, 3)"]),
-    (lambda: lerp(BATCH, BATCH, 1.5), ["w", "[0, 1]", "1.5"]),
-    (lambda: mix(BATCH, BATCH, torch.tensor([0.1, 0.2, 0.3])), ["w", "2", "(3,)"]),
-    (lambda: slerp(BATCH, -BATCH, 0.5), ["opposite"]),
-    (lambda: slerp(BATCH, 0 * BATCH, 0.5), ["zero"]),
-    (lambda: between(BATCH, BATCH, []), ["weights"]),
-    (lambda: grid_between(BATCH, 2, 2), ["corners", "4", "2"]),
-    (lambda: grid_between(images(0, 4, 2), 1, 2), ["rows", "1"]),
-    (lambda: interpolate(net, LINEAR, BATCH, BATCH, [0.5], DDPM(steps=5)), ["sampler", "eta=0"]),
-    (lambda: Part(DDIM(5), start=0).pairs(LINEAR), ["start", "1..1000", "0"]),
-    (lambda: Part(DDIM(5), start=1001).pairs(LINEAR), ["start", "1..1000", "1001"]),
-    (lambda: Part(DDIM(5), start=300, end=300).pairs(LINEAR), ["end", "0..299", "300"]),
-    (lambda: image_to_image(net, LINEAR, 5 * BATCH, 300, BATCH, DDIM(5), clip=(-1, 1)), ["x0", "clip"]),
-    (lambda: image_to_image(net, LINEAR, BATCH, 300, BATCH[:1], DDIM(5)), ["eps", "(2, 3)", "(1, 3)"]),
-    (lambda: shared(net, LINEAR, BATCH, 0, 300), ["n", "0"]),
-    (lambda: shared(net, LINEAR, BATCH, 2, 0), ["t", "1..1000", "0"]),
-    (lambda: inpaint(net, LINEAR, BATCH, KEEP.float(), BATCH), ["mask", "bool", "float32"]),
-    (lambda: inpaint(net, LINEAR, BATCH, KEEP[:, :2], BATCH), ["mask", "(2, 3)", "(1, 2)"]),
-    (lambda: inpaint(net, LINEAR, BATCH, KEEP, BATCH, resamples=0), ["resamples", "0"]),
-    (lambda: inpaint(net, LINEAR, 5 * BATCH, KEEP, BATCH, clip=(-1, 1)), ["x0", "clip"]),
-    (lambda: trajectory([], 0), ["every", "0"]),
-    (lambda: strips([], "x"), ["steps"]),
-    (lambda: strips([], "eps"), ["field", "eps"]),
-])
+@pytest.mark.parametrize(
+    "call, names",
+    [
+        (lambda: slerp(BATCH, BATCH[:1], 0.5), ["b", "(2, 3)", "(1, 3)"]),
+        (lambda: lerp(BATCH, BATCH, 1.5), ["w", "[0, 1]", "1.5"]),
+        (lambda: mix(BATCH, BATCH, torch.tensor([0.1, 0.2, 0.3])), ["w", "2", "(3,)"]),
+        (lambda: slerp(BATCH, -BATCH, 0.5), ["opposite"]),
+        (lambda: slerp(BATCH, 0 * BATCH, 0.5), ["zero"]),
+        (lambda: between(BATCH, BATCH, []), ["weights"]),
+        (lambda: grid_between(BATCH, 2, 2), ["corners", "4", "2"]),
+        (lambda: grid_between(images(0, 4, 2), 1, 2), ["rows", "1"]),
+        (
+            lambda: interpolate(net, LINEAR, BATCH, BATCH, [0.5], DDPM(steps=5)),
+            ["sampler", "eta=0"],
+        ),
+        (lambda: Part(DDIM(5), start=0).pairs(LINEAR), ["start", "1..1000", "0"]),
+        (lambda: Part(DDIM(5), start=1001).pairs(LINEAR), ["start", "1..1000", "1001"]),
+        (
+            lambda: Part(DDIM(5), start=300, end=300).pairs(LINEAR),
+            ["end", "0..299", "300"],
+        ),
+        (
+            lambda: image_to_image(
+                net, LINEAR, 5 * BATCH, 300, BATCH, DDIM(5), clip=(-1, 1)
+            ),
+            ["x0", "clip"],
+        ),
+        (
+            lambda: image_to_image(net, LINEAR, BATCH, 300, BATCH[:1], DDIM(5)),
+            ["eps", "(2, 3)", "(1, 3)"],
+        ),
+        (lambda: shared(net, LINEAR, BATCH, 0, 300), ["n", "0"]),
+        (lambda: shared(net, LINEAR, BATCH, 2, 0), ["t", "1..1000", "0"]),
+        (
+            lambda: inpaint(net, LINEAR, BATCH, KEEP.float(), BATCH),
+            ["mask", "bool", "float32"],
+        ),
+        (
+            lambda: inpaint(net, LINEAR, BATCH, KEEP[:, :2], BATCH),
+            ["mask", "(2, 3)", "(1, 2)"],
+        ),
+        (
+            lambda: inpaint(net, LINEAR, BATCH, KEEP, BATCH, resamples=0),
+            ["resamples", "0"],
+        ),
+        (
+            lambda: inpaint(net, LINEAR, 5 * BATCH, KEEP, BATCH, clip=(-1, 1)),
+            ["x0", "clip"],
+        ),
+        (lambda: trajectory([], 0), ["every", "0"]),
+        (lambda: strips([], "x"), ["steps"]),
+        (lambda: strips([], "eps"), ["field", "eps"]),
+    ],
+)
 def test_mistakes_are_refused(call, names):
-    with pytest.raises(ValueError) as refusal: call()
+    with pytest.raises(ValueError) as refusal:
+        call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
 
 
 def test_a_dynamic_threshold_is_a_clip_too():
     from ddpm_lit import DynamicThreshold
+
     schedule, x0 = linear_schedule(), images(0, 2, 1, 4, 4).clamp(-1, 1)
-    def net(x, t, y=None): return 0.5 * torch.tanh(x)
-    out = image_to_image(net, schedule, x0, 300, images(1, 2, 1, 4, 4), DDIM(10), clip=DynamicThreshold())
+
+    def net(x, t, y=None):
+        return 0.5 * torch.tanh(x)
+
+    out = image_to_image(
+        net, schedule, x0, 300, images(1, 2, 1, 4, 4), DDIM(10), clip=DynamicThreshold()
+    )
     assert out.isfinite().all() and out.abs().max() <= 1 + 1e-9
-    with pytest.raises(ValueError, match="range of clip"): image_to_image(net, schedule, 2 * x0, 300, images(1, 2, 1, 4, 4), DDIM(10), clip=DynamicThreshold())
+    with pytest.raises(ValueError, match="range of clip"):
+        image_to_image(
+            net,
+            schedule,
+            2 * x0,
+            300,
+            images(1, 2, 1, 4, 4),
+            DDIM(10),
+            clip=DynamicThreshold(),
+        )

@@ -1,4 +1,6 @@
-"The variational bound against its closed forms, and the oracle against the density whose score it claims to be."
+"""The variational bound against its closed forms, and the oracle against the density
+whose score it claims to be."""
+
 import math
 
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import EPS, V, X0, GaussianMixtureOracle, linear_schedule, q_sample, vlb_terms
+from ddpm_lit import EPS, V, X0, GaussianMixtureOracle, linear_schedule, q_sample
+from ddpm_lit import vlb_terms
 from ddpm_lit.elbo import decoder_log_prob
 from ddpm_lit.gaussian import Gaussian
 
@@ -18,26 +21,56 @@ SCHEDULE = linear_schedule(30, 1e-3, 0.3)
 def test_terms_of_a_blind_model(schedule, seed):
     "A model that always says x̂_0 = 0.1: every term has a closed form."
     x0 = images(seed, 2, 3)
-    def blind(x, t): return torch.full_like(x, 0.1)
+
+    def blind(x, t):
+        return torch.full_like(x, 0.1)
+
     terms = vlb_terms(blind, schedule, x0, param=X0, levels=None)
-    assert terms.kl.shape == (2, schedule.T - 1) and terms.prior.shape == terms.reconstruction.shape == (2,)
+    assert terms.kl.shape == (
+        2,
+        schedule.T - 1,
+    ) and terms.prior.shape == terms.reconstruction.shape == (2,)
     error, snr, log2 = (x0 - 0.1).square().mean(1), schedule.snr, math.log(2)
-    want = 0.5 * (snr[1:-1] - snr[2:]) * error[:, None] / log2  # L_{t−1} = ½ (SNR(t−1) − SNR(t)) ‖x_0 − x̂_0‖²
+    # L_{t−1} = ½ (SNR(t−1) − SNR(t)) ‖x_0 − x̂_0‖²
+    want = 0.5 * (snr[1:-1] - snr[2:]) * error[:, None] / log2
     torch.testing.assert_close(terms.kl, want, rtol=1e-8, atol=1e-12)
     abar = schedule.alpha_bar[-1]
-    torch.testing.assert_close(terms.prior, 0.5 * (abar * (x0.square().mean(1) - 1) - torch.log1p(-abar)) / log2, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(
+        terms.prior,
+        0.5 * (abar * (x0.square().mean(1) - 1) - torch.log1p(-abar)) / log2,
+        rtol=1e-6,
+        atol=1e-12,
+    )
     beta = schedule.beta[1]
-    torch.testing.assert_close(terms.reconstruction, 0.5 * (error / beta + (2 * math.pi * beta).log()) / log2, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(terms.total, terms.prior + terms.kl.sum(1) + terms.reconstruction)
+    torch.testing.assert_close(
+        terms.reconstruction,
+        0.5 * (error / beta + (2 * math.pi * beta).log()) / log2,
+        rtol=1e-8,
+        atol=1e-10,
+    )
+    torch.testing.assert_close(
+        terms.total, terms.prior + terms.kl.sum(1) + terms.reconstruction
+    )
 
 
 @given(schedules(), seeds)
 def test_terms_with_the_larger_variance(schedule, seed):
     "KL of N(μ̃, β̃) from N(μ, β): ½ (log β/β̃ + β̃/β − 1 + (μ̃ − μ)²/β)."
     x0 = images(seed, 2, 3)
-    kl = vlb_terms(lambda x, t: torch.zeros_like(x), schedule, x0, param=X0, variance="beta", levels=None).kl
+    kl = vlb_terms(
+        lambda x, t: torch.zeros_like(x),
+        schedule,
+        x0,
+        param=X0,
+        variance="beta",
+        levels=None,
+    ).kl
     for t in range(2, schedule.T + 1):
-        before, now, beta = schedule.alpha_bar[t - 1], schedule.alpha_bar[t], schedule.beta[t]
+        before, now, beta = (
+            schedule.alpha_bar[t - 1],
+            schedule.alpha_bar[t],
+            schedule.beta[t],
+        )
         share = (1 - before) / (1 - now)
         mean_error = (before.sqrt() * beta / (1 - now)) ** 2 * x0.square().mean(1)
         want = 0.5 * (-share.log() + share - 1 + mean_error / beta) / math.log(2)
@@ -46,37 +79,64 @@ def test_terms_with_the_larger_variance(schedule, seed):
 
 @pytest.mark.parametrize("param", [EPS, X0, V], ids=lambda p: p.name)
 def test_the_bound_on_gaussian_data(param):
-    "Every term has its exact mean, E L_{t−1} = ½ (SNR(t−1) − SNR(t)) Var(x_0 | x_t), and the sum is not below the entropy."
+    """Every term has its exact mean, E L_{t−1} = ½ (SNR(t−1) − SNR(t)) Var(x_0 | x_t),
+    and the sum is not below the entropy."""
     mean, var, schedule = 0.2, 0.3, linear_schedule(60, 0.05, 0.15)
     oracle = GaussianMixtureOracle(schedule, [1.0], [[mean]], [var], param)
     x0 = mean + math.sqrt(var) * images(0, 4000, 1)
-    terms = vlb_terms(oracle, schedule, x0, param=param, levels=None, generator=torch.Generator().manual_seed(0))
+    terms = vlb_terms(
+        oracle,
+        schedule,
+        x0,
+        param=param,
+        levels=None,
+        generator=torch.Generator().manual_seed(0),
+    )
     abar, snr = schedule.alpha_bar, schedule.snr
     spread = var * (1 - abar) / (abar * var + 1 - abar)
     want = 0.5 * (snr[1:-1] - snr[2:]) * spread[2:] / math.log(2)
-    torch.testing.assert_close(terms.kl.mean(0), want, rtol=0.12, atol=1e-6)  # five standard errors of the mean of 4000 squares
-    entropy = 0.5 * (math.log(2 * math.pi * var) + (x0 - mean).square().mean().item() / var) / math.log(2)
+    # five standard errors of the mean of 4000 squares
+    torch.testing.assert_close(terms.kl.mean(0), want, rtol=0.12, atol=1e-6)
+    entropy = (
+        0.5
+        * (math.log(2 * math.pi * var) + (x0 - mean).square().mean().item() / var)
+        / math.log(2)
+    )
     assert entropy < terms.total.mean().item() < entropy + 0.6
 
 
 @given(st.floats(-1.5, 1.5), st.floats(1e-6, 4.0), st.sampled_from([2, 3, 17, 256]))
 def test_the_decoder_is_a_distribution_over_the_levels(mean, var, levels):
     values = (2 * torch.arange(levels, dtype=torch.float64) / (levels - 1) - 1)[:, None]
-    log_p = decoder_log_prob(Gaussian(torch.full_like(values, mean), torch.tensor(var).double()), values, levels)
+    log_p = decoder_log_prob(
+        Gaussian(torch.full_like(values, mean), torch.tensor(var).double()),
+        values,
+        levels,
+    )
     assert not log_p.isnan().any() and (log_p <= 1e-12).all()
     assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("options, names", [(dict(variance="large"), ["variance", "large"]), (dict(levels=1), ["levels", "1"]), (dict(x0=torch.full((1, 2), 1.5)), ["x0", "1.5", "[-1, 1]"])])
+@pytest.mark.parametrize(
+    "options, names",
+    [
+        (dict(variance="large"), ["variance", "large"]),
+        (dict(levels=1), ["levels", "1"]),
+        (dict(x0=torch.full((1, 2), 1.5)), ["x0", "1.5", "[-1, 1]"]),
+    ],
+)
 def test_mistakes_are_refused(options, names):
     x0 = options.pop("x0", torch.zeros(1, 2))
-    with pytest.raises(ValueError) as refusal: vlb_terms(lambda x, t: x, SCHEDULE, x0, **options)
+    with pytest.raises(ValueError) as refusal:
+        vlb_terms(lambda x, t: x, SCHEDULE, x0, **options)
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
 
 
 # The oracle
 
-MIXTURE = dict(weights=[1.0, 3.0], means=[[0.5, -0.3], [-0.6, 0.2]], variances=[0.1, 0.02])
+MIXTURE = dict(
+    weights=[1.0, 3.0], means=[[0.5, -0.3], [-0.6, 0.2]], variances=[0.1, 0.02]
+)
 
 
 @given(st.integers(1, SCHEDULE.T), seeds)
@@ -84,8 +144,13 @@ def test_the_oracle_is_the_score(t, seed):
     "E[ε | x_t] = −√(1−ᾱ_t) ∇ log q(x_t), with the density written here once more."
     x = images(seed, 4, 2).requires_grad_()
     abar = SCHEDULE.alpha_bar[t]
-    logs = [math.log(w / 4) - ((x - abar.sqrt() * torch.tensor(m).double()) ** 2).sum(1) / (2 * (abar * v + 1 - abar)) - (2 * math.pi * (abar * v + 1 - abar)).log()
-            for w, m, v in zip(MIXTURE["weights"], MIXTURE["means"], MIXTURE["variances"])]
+    logs = [
+        math.log(w / 4)
+        - ((x - abar.sqrt() * torch.tensor(m).double()) ** 2).sum(1)
+        / (2 * (abar * v + 1 - abar))
+        - (2 * math.pi * (abar * v + 1 - abar)).log()
+        for w, m, v in zip(MIXTURE["weights"], MIXTURE["means"], MIXTURE["variances"])
+    ]
     (score,) = torch.autograd.grad(torch.logsumexp(torch.stack(logs), 0).sum(), x)
     eps = GaussianMixtureOracle(SCHEDULE, **MIXTURE)(x.detach(), torch.full((4,), t))
     torch.testing.assert_close(eps, -(1 - abar).sqrt() * score, rtol=1e-6, atol=1e-6)
@@ -94,17 +159,31 @@ def test_the_oracle_is_the_score(t, seed):
 @given(st.integers(1, SCHEDULE.T), seeds)
 def test_the_three_oracles_agree(t, seed):
     x, times = images(seed, 4, 2), torch.full((4,), t)
-    preds = [p.decode(SCHEDULE, GaussianMixtureOracle(SCHEDULE, **MIXTURE, param=p)(x, times), x, t) for p in (EPS, X0, V)]
+    preds = [
+        p.decode(
+            SCHEDULE,
+            GaussianMixtureOracle(SCHEDULE, **MIXTURE, param=p)(x, times),
+            x,
+            t,
+        )
+        for p in (EPS, X0, V)
+    ]
     for pred in preds:
         torch.testing.assert_close(pred.x0, preds[1].x0, rtol=1e-8, atol=1e-8)
-        torch.testing.assert_close(q_sample(SCHEDULE, pred.x0, t, pred.eps), x, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            q_sample(SCHEDULE, pred.x0, t, pred.eps), x, rtol=1e-8, atol=1e-8
+        )
 
 
 def test_no_other_prediction_is_better():
     "The mean squared error of the oracle is smaller than that of any nearby answer."
     oracle = GaussianMixtureOracle(SCHEDULE, **MIXTURE)
-    x0, eps = oracle.sample(20_000, torch.Generator().manual_seed(0)), images(1, 20_000, 2)
+    x0, eps = (
+        oracle.sample(20_000, torch.Generator().manual_seed(0)),
+        images(1, 20_000, 2),
+    )
     t = torch.full((20_000,), 10)
     out = oracle(q_sample(SCHEDULE, x0, t, eps), t)
     best = (out - eps).square().mean()
-    for change in (out * 0.95, out * 1.05, out + 0.05, out - 0.05): assert (change - eps).square().mean() > best
+    for change in (out * 0.95, out * 1.05, out + 0.05, out - 0.05):
+        assert (change - eps).square().mean() > best

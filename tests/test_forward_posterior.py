@@ -1,4 +1,6 @@
-"q(x_t | x_s), its composition, and the posterior q(x_s | x_t, x_0), for random schedules and strides."
+"""q(x_t | x_s), its composition, and the posterior q(x_s | x_t, x_0), for random
+schedules and strides."""
+
 import math
 
 import pytest
@@ -14,41 +16,66 @@ from ddpm_lit.gaussian import Gaussian
 
 @given(schedules(ends_at_zero=True), seeds, st.data())
 def test_q_sample_is_equation_4_for_each_image(schedule, seed, data):
-    t = torch.tensor(data.draw(st.lists(st.integers(0, schedule.T), min_size=3, max_size=3)))
+    t = torch.tensor(
+        data.draw(st.lists(st.integers(0, schedule.T), min_size=3, max_size=3))
+    )
     x0, eps = images(seed, 3, 2, 2), images(seed + 1, 3, 2, 2)
     xt = q_sample(schedule, x0, t, eps)
     for i in range(3):
         abar = schedule.alpha_bar[t[i]].item()
-        torch.testing.assert_close(xt[i], math.sqrt(abar) * x0[i] + math.sqrt(1 - abar) * eps[i], rtol=1e-13, atol=1e-13)
-        torch.testing.assert_close(q_sample(schedule, x0[i:i + 1], int(t[i]), eps[i:i + 1])[0], xt[i], rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(
+            xt[i],
+            math.sqrt(abar) * x0[i] + math.sqrt(1 - abar) * eps[i],
+            rtol=1e-13,
+            atol=1e-13,
+        )
+        torch.testing.assert_close(
+            q_sample(schedule, x0[i : i + 1], int(t[i]), eps[i : i + 1])[0],
+            xt[i],
+            rtol=1e-13,
+            atol=1e-13,
+        )
 
 
 @given(strides())
 def test_a_stride_composes(case):
-    "From 0 to s and on to t is the same as from 0 to t: means multiply, variances add up."
+    """From 0 to s and on to t is the same as from 0 to t: means multiply, variances add
+    up."""
     schedule, s, t = case
     alpha, beta = stride(schedule, s, t)
     abar_s, abar_t = schedule.alpha_bar[s], schedule.alpha_bar[t]
     torch.testing.assert_close(alpha * abar_s, abar_t, rtol=1e-13, atol=0)
-    torch.testing.assert_close(alpha * (1 - abar_s) + beta, 1 - abar_t, rtol=1e-12, atol=1e-15)
-    one_by_one = schedule.alpha[s + 1:t + 1].prod()
+    torch.testing.assert_close(
+        alpha * (1 - abar_s) + beta, 1 - abar_t, rtol=1e-12, atol=1e-15
+    )
+    one_by_one = schedule.alpha[s + 1 : t + 1].prod()
     torch.testing.assert_close(alpha, one_by_one, rtol=1e-11, atol=0)
-    torch.testing.assert_close(alpha + beta, torch.ones((), dtype=torch.float64), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        alpha + beta, torch.ones((), dtype=torch.float64), rtol=1e-13, atol=0
+    )
 
 
 @given(strides(), seeds)
 def test_posterior_is_bayes(case, seed):
     "log q(x_s|x_t,x_0) − log q(x_t|x_s) − log q(x_s|x_0) does not depend on x_s."
     schedule, s, t = case
-    if s == 0: return
+    if s == 0:
+        return
     alpha, beta = stride(schedule, s, t)
     abar_s = schedule.alpha_bar[s]
     x0, xt, xs = images(seed, 1, 4), images(seed + 1, 1, 4), images(seed + 2, 7, 4)
     post = q_posterior(schedule, x0, xt, t, s)
     left = post.log_prob(xs)
-    right = Gaussian(alpha.sqrt() * xs, beta).log_prob(xt) + Gaussian(abar_s.sqrt() * x0, 1 - abar_s).log_prob(xs)
+    right = Gaussian(alpha.sqrt() * xs, beta).log_prob(xt) + Gaussian(
+        abar_s.sqrt() * x0, 1 - abar_s
+    ).log_prob(xs)
     gap = left - right
-    torch.testing.assert_close(gap, gap[:1].expand_as(gap), rtol=0, atol=1e-7 * max(1.0, left.abs().max().item()))
+    torch.testing.assert_close(
+        gap,
+        gap[:1].expand_as(gap),
+        rtol=0,
+        atol=1e-7 * max(1.0, left.abs().max().item()),
+    )
 
 
 @given(strides(), seeds)
@@ -74,27 +101,52 @@ def test_posterior_at_0_is_the_clean_image(schedule, seed, data):
 @given(schedules(), seeds)
 def test_default_s_and_one_time_for_each_image(schedule, seed):
     x0, xt = images(seed, 4, 2), images(seed + 1, 4, 2)
-    t = torch.randint(1, schedule.T + 1, (4,), generator=torch.Generator().manual_seed(seed))
+    t = torch.randint(
+        1, schedule.T + 1, (4,), generator=torch.Generator().manual_seed(seed)
+    )
     post = q_posterior(schedule, x0, xt, t)
     for i in range(4):
-        one = q_posterior(schedule, x0[i:i + 1], xt[i:i + 1], int(t[i]), int(t[i]) - 1)
-        torch.testing.assert_close(post.mean[i:i + 1], one.mean, rtol=1e-13, atol=1e-13)
-        torch.testing.assert_close(post.var[i].reshape(-1)[:1], one.var.reshape(-1)[:1], rtol=1e-13, atol=0)
+        one = q_posterior(
+            schedule, x0[i : i + 1], xt[i : i + 1], int(t[i]), int(t[i]) - 1
+        )
+        torch.testing.assert_close(
+            post.mean[i : i + 1], one.mean, rtol=1e-13, atol=1e-13
+        )
+        torch.testing.assert_close(
+            post.var[i].reshape(-1)[:1], one.var.reshape(-1)[:1], rtol=1e-13, atol=0
+        )
 
 
 @given(strides(), seeds)
 def test_posterior_keeps_the_marginal(case, seed):
-    "Averaged over x_t given x_0, the posterior is q(x_s | x_0): law of total expectation and variance."
+    """Averaged over x_t given x_0, the posterior is q(x_s | x_0): law of total
+    expectation and variance."""
     schedule, s, t = case
     abar_s, abar_t = schedule.alpha_bar[s], schedule.alpha_bar[t]
     x0 = images(seed, 1, 1)
-    at_mean, zero = q_posterior(schedule, x0, abar_t.sqrt() * x0, t, s), torch.zeros(1, 1, dtype=torch.float64)
+    at_mean, zero = (
+        q_posterior(schedule, x0, abar_t.sqrt() * x0, t, s),
+        torch.zeros(1, 1, dtype=torch.float64),
+    )
     slope = q_posterior(schedule, zero, zero + 1, t, s).mean
     torch.testing.assert_close(at_mean.mean, abar_s.sqrt() * x0, rtol=1e-11, atol=1e-13)
-    torch.testing.assert_close((at_mean.var + slope**2 * (1 - abar_t)).reshape(()), 1 - abar_s, rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(
+        (at_mean.var + slope**2 * (1 - abar_t)).reshape(()),
+        1 - abar_s,
+        rtol=1e-11,
+        atol=1e-14,
+    )
 
 
-@pytest.mark.parametrize("dtype, wider", [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)])
+@pytest.mark.parametrize(
+    "dtype, wider",
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
 def test_half_precision_is_widened(dtype, wider):
     schedule = linear_schedule()
     x0, eps = images(0, 3, 2, dtype=dtype), images(1, 3, 2, dtype=dtype)
@@ -106,22 +158,31 @@ def test_half_precision_is_widened(dtype, wider):
     exact = q_sample(schedule, x0.double(), t, eps.double())
     torch.testing.assert_close(xt.double(), exact, rtol=1e-6, atol=1e-6)
     for t in (1, 1000):  # a Python int must not change the type either
-        assert q_sample(schedule, x0, t, eps).dtype == q_posterior(schedule, x0, xt, t).mean.dtype == wider
+        assert (
+            q_sample(schedule, x0, t, eps).dtype
+            == q_posterior(schedule, x0, xt, t).mean.dtype
+            == wider
+        )
 
 
 @given(seeds, st.floats(0.01, 9), st.floats(0.01, 9))
 def test_gaussian_against_torch(seed, v, w):
     from torch.distributions import Normal, kl_divergence
+
     m, n, x = images(seed, 5), images(seed + 1, 5), images(seed + 2, 5)
     p, q = Gaussian(m, torch.tensor(v).double()), Gaussian(n, torch.tensor(w).double())
     P, Q = Normal(m, p.var.sqrt()), Normal(n, q.var.sqrt())
     torch.testing.assert_close(p.log_prob(x), P.log_prob(x), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(gaussian_kl(p, q), kl_divergence(P, Q), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        gaussian_kl(p, q), kl_divergence(P, Q), rtol=1e-9, atol=1e-9
+    )
     torch.testing.assert_close(p.sample(x), m + math.sqrt(v) * x, rtol=1e-6, atol=1e-6)
 
 
 def test_noise_for_each_image_does_not_depend_on_the_batch():
-    def generators(*seeds_): return [torch.Generator().manual_seed(s) for s in seeds_]
+    def generators(*seeds_):
+        return [torch.Generator().manual_seed(s) for s in seeds_]
+
     together = draw_noise((3, 2, 2), generators(5, 6, 7))
     assert torch.equal(together[1:2], draw_noise((1, 2, 2), generators(6)))
     assert not torch.equal(together[0], together[1])
@@ -131,20 +192,27 @@ S = linear_schedule(10, 1e-3, 0.2)
 X = torch.zeros(2, 1, 2, 2)
 
 
-@pytest.mark.parametrize("call, names", [
-    (lambda: q_sample(S, X, torch.tensor([1, 11]), X), ["t", "10", "11"]),
-    (lambda: q_sample(S, X, torch.tensor([1, 2, 3]), X), ["t", "2", "3"]),
-    (lambda: q_sample(S, X, torch.tensor([1, 2]), X[:, :, :1]), ["eps", "(2, 1, 2, 2)", "(2, 1, 1, 2)"]),
-    (lambda: q_sample(S, X, torch.tensor([1.0, 2.0]), X), ["t", "int64"]),
-    (lambda: q_posterior(S, X[:1], X, 3), ["x0", "(2, 1, 2, 2)", "(1, 1, 2, 2)"]),
-    (lambda: q_posterior(S, X, X, 3, 3), ["s", "t", "3"]),
-    (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
-    (lambda: q_posterior(S, X, X, 0), ["t", "0"]),
-    (lambda: q_posterior(S, X, X, 11), ["t", "11"]),
-    (lambda: draw_noise((2, 1), [torch.Generator()]), ["generator", "2", "1"]),
-])
+@pytest.mark.parametrize(
+    "call, names",
+    [
+        (lambda: q_sample(S, X, torch.tensor([1, 11]), X), ["t", "10", "11"]),
+        (lambda: q_sample(S, X, torch.tensor([1, 2, 3]), X), ["t", "2", "3"]),
+        (
+            lambda: q_sample(S, X, torch.tensor([1, 2]), X[:, :, :1]),
+            ["eps", "(2, 1, 2, 2)", "(2, 1, 1, 2)"],
+        ),
+        (lambda: q_sample(S, X, torch.tensor([1.0, 2.0]), X), ["t", "int64"]),
+        (lambda: q_posterior(S, X[:1], X, 3), ["x0", "(2, 1, 2, 2)", "(1, 1, 2, 2)"]),
+        (lambda: q_posterior(S, X, X, 3, 3), ["s", "t", "3"]),
+        (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
+        (lambda: q_posterior(S, X, X, 0), ["t", "0"]),
+        (lambda: q_posterior(S, X, X, 11), ["t", "11"]),
+        (lambda: draw_noise((2, 1), [torch.Generator()]), ["generator", "2", "1"]),
+    ],
+)
 def test_mistakes_are_refused(call, names):
-    with pytest.raises(ValueError) as refusal: call()
+    with pytest.raises(ValueError) as refusal:
+        call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
 
 

@@ -1,4 +1,6 @@
-"Guidance: the formula, its cost, its agreement in every parameterization, and what U-Nets are told."
+"""Guidance: the formula, its cost, its agreement in every parameterization, and what
+U-Nets are told."""
+
 import math
 from dataclasses import replace
 
@@ -8,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import DDIM, DDPM, EPS, V, X0, GaussianMixtureOracle, UNet, UNetConfig, cosine_schedule, linear_schedule, sample, zero_terminal_snr
+from ddpm_lit import DDIM, DDPM, EPS, V, X0, GaussianMixtureOracle, UNet, UNetConfig
+from ddpm_lit import cosine_schedule, linear_schedule, sample, zero_terminal_snr
 from ddpm_lit.guidance import classifier_guided, guided
 
 PARAMS = [EPS, X0, V]
@@ -16,12 +19,16 @@ K, MEANS, VARS = 3, images(7, 3, 2, 2), [0.1, 0.5, 0.02]
 WEIGHTS = [0.2, 0.5, 0.3]
 
 
-def oracle(schedule=linear_schedule(), param=EPS): return GaussianMixtureOracle(schedule, WEIGHTS, MEANS, VARS, param)
+def oracle(schedule=linear_schedule(), param=EPS):
+    return GaussianMixtureOracle(schedule, WEIGHTS, MEANS, VARS, param)
 
 
 class Counting:
     "A model with a null that notes what it is asked."
-    def __init__(self, model): self.model, self.null, self.asked = model, model.null, []
+
+    def __init__(self, model):
+        self.model, self.null, self.asked = model, model.null, []
+
     def __call__(self, x, t, y=None):
         self.asked.append((len(x), None if y is None else y.tolist()))
         return self.model(x, t, y)
@@ -29,90 +36,167 @@ class Counting:
 
 # Without a classifier
 
+
 @given(schedules(), seeds, st.floats(-3, 10), st.sampled_from(PARAMS))
 def test_guided_is_the_formula_of_two_calls(schedule, seed, scale, param):
     model, x = oracle(schedule, param), images(seed, 5, 2, 2)
     t, y = torch.randint(1, schedule.T + 1, (5,)), torch.tensor([0, 1, 2, 2, 1])
     free, bound = model(x, t), model(x, t, y)
     want = (1 - scale) * free + scale * bound
-    for asked in (model, lambda x, t, y=None: model(x, t, y)): torch.testing.assert_close(guided(asked, y, scale)(x, t), want, rtol=1e-10, atol=1e-10)
+    for asked in (model, lambda x, t, y=None: model(x, t, y)):
+        torch.testing.assert_close(
+            guided(asked, y, scale)(x, t), want, rtol=1e-10, atol=1e-10
+        )
 
 
 def test_one_call_of_twice_the_batch_and_half_of_it_where_one_answer_is_enough():
     x, t, y = images(0, 3, 2, 2), torch.tensor([1, 500, 1000]), torch.tensor([0, 1, 2])
-    for scale, want in ((2.5, [(6, [3, 3, 3, 0, 1, 2])]), (1.0, [(3, [0, 1, 2])]), (0, [(3, [3, 3, 3])]), (torch.tensor([0.0, 1.0, 2.0]), [(6, [3, 3, 3, 0, 1, 2])])):
+    for scale, want in (
+        (2.5, [(6, [3, 3, 3, 0, 1, 2])]),
+        (1.0, [(3, [0, 1, 2])]),
+        (0, [(3, [3, 3, 3])]),
+        (torch.tensor([0.0, 1.0, 2.0]), [(6, [3, 3, 3, 0, 1, 2])]),
+    ):
         model = Counting(oracle())
         guided(model, y, scale)(x, t)
         assert model.asked == want
-    assert torch.equal(guided(oracle(), y, 1)(x, t), oracle()(x, t, y)) and torch.equal(guided(oracle(), y, 0.0)(x, t), oracle()(x, t))
+    assert torch.equal(guided(oracle(), y, 1)(x, t), oracle()(x, t, y)) and torch.equal(
+        guided(oracle(), y, 0.0)(x, t), oracle()(x, t)
+    )
 
 
 def test_a_model_without_null_is_called_twice():
     asked = []
+
     def model(x, t, *y):
         asked.append(len(x))
         return oracle()(x, t, *y)
+
     guided(model, torch.tensor([0, 1]), 3.0)(images(0, 2, 2, 2), torch.tensor([1, 7]))
     assert asked == [2, 2]
 
 
 def test_a_scale_for_each_image():
-    x, t, y, scales = images(0, 4, 2, 2), torch.tensor([1, 50, 500, 1000]), torch.tensor([0, 1, 2, 0]), torch.tensor([0.0, 1.0, 3.5, -1.0])
+    x, t, y, scales = (
+        images(0, 4, 2, 2),
+        torch.tensor([1, 50, 500, 1000]),
+        torch.tensor([0, 1, 2, 0]),
+        torch.tensor([0.0, 1.0, 3.5, -1.0]),
+    )
     together = guided(oracle(), y, scales)(x, t)
-    for i in range(4): torch.testing.assert_close(together[i : i + 1], guided(oracle(), y[i : i + 1], scales[i].item())(x[i : i + 1], t[i : i + 1]), rtol=1e-12, atol=1e-12)
+    for i in range(4):
+        torch.testing.assert_close(
+            together[i : i + 1],
+            guided(oracle(), y[i : i + 1], scales[i].item())(
+                x[i : i + 1], t[i : i + 1]
+            ),
+            rtol=1e-12,
+            atol=1e-12,
+        )
 
 
 def test_one_label_for_all_images_of_any_batch():
     model = guided(oracle(), 2, 3.0)
     for batch in (1, 4):
         x, t = images(batch, batch, 2, 2), torch.full((batch,), 300)
-        assert torch.equal(model(x, t), guided(oracle(), torch.full((batch,), 2), 3.0)(x, t))
+        assert torch.equal(
+            model(x, t), guided(oracle(), torch.full((batch,), 2), 3.0)(x, t)
+        )
 
 
 def test_guiding_towards_no_label_is_no_guidance():
     x, t = images(0, 2, 2, 2), torch.tensor([10, 900])
-    torch.testing.assert_close(guided(oracle(), torch.tensor([K, K]), 7.0)(x, t), oracle()(x, t), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        guided(oracle(), torch.tensor([K, K]), 7.0)(x, t),
+        oracle()(x, t),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("sampler", [DDIM(8), DDIM(8, 1.0), DDPM(steps=8)], ids=str)
 def test_guided_walks_agree_in_every_parameterization(sampler):
     xT, y = images(0, 3, 2, 2), torch.tensor([0, 1, 2])
-    def walk(param, clip=None): return sample(guided(oracle(param=param), y, 3.0), linear_schedule(), xT, sampler, param=param, clip=clip, generator=torch.Generator().manual_seed(1))
+
+    def walk(param, clip=None):
+        return sample(
+            guided(oracle(param=param), y, 3.0),
+            linear_schedule(),
+            xT,
+            sampler,
+            param=param,
+            clip=clip,
+            generator=torch.Generator().manual_seed(1),
+        )
+
     for param in (X0, V):
         torch.testing.assert_close(walk(param), walk(EPS), rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(walk(param, (-1, 1)), walk(EPS, (-1, 1)), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            walk(param, (-1, 1)), walk(EPS, (-1, 1)), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_half_precision_answers_are_combined_in_float32():
-    def model(x, t, y=None): return oracle()(x.double(), t, y).to(torch.bfloat16)
-    out = guided(model, torch.tensor([0, 1]), 3.0)(images(0, 2, 2, 2), torch.tensor([10, 900]))
+    def model(x, t, y=None):
+        return oracle()(x.double(), t, y).to(torch.bfloat16)
+
+    out = guided(model, torch.tensor([0, 1]), 3.0)(
+        images(0, 2, 2, 2), torch.tensor([10, 900])
+    )
     assert out.dtype == torch.float32 and not torch.equal(out, out.bfloat16().float())
 
 
 def test_variance_of_guided_ddim_is_the_geometric_mean():
-    "N(0, 1) and a label that leaves N(0, 1/4): x_0 has the variance 4^−g (Bradley & Nakkiran 2024), where the product would have 1/(1 + 3g)."
+    """N(0, 1) and a label that leaves N(0, 1/4): x_0 has the variance 4^−g (Bradley &
+    Nakkiran 2024), where the product would have 1/(1 + 3g)."""
     schedule = linear_schedule()
-    wide, narrow = (GaussianMixtureOracle(schedule, [1.0], [[0.0]], [var]) for var in (1.0, 0.25))
-    scales, one = torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.ones(4, 1, dtype=torch.float64)
-    x = sample(guided(lambda x, t, y=None: (wide if y is None else narrow)(x, t), 0, scales), schedule, one, DDIM(500))
+    wide, narrow = (
+        GaussianMixtureOracle(schedule, [1.0], [[0.0]], [var]) for var in (1.0, 0.25)
+    )
+    scales, one = (
+        torch.tensor([0.0, 1.0, 2.0, 3.0]),
+        torch.ones(4, 1, dtype=torch.float64),
+    )
+    x = sample(
+        guided(lambda x, t, y=None: (wide if y is None else narrow)(x, t), 0, scales),
+        schedule,
+        one,
+        DDIM(500),
+    )
     assert 2 * x[:, 0].log() / math.log(4) == pytest.approx(-scales, abs=0.05)
 
 
 # With a classifier
 
+
 def log_prob(schedule, y):
     "The exact log p(y | x_t) of the mixture."
-    only, everything = GaussianMixtureOracle(schedule, [1.0], MEANS[y : y + 1], VARS[y : y + 1]), oracle(schedule)
-    return lambda x, t: math.log(WEIGHTS[y]) + only.log_prob(x, t) - everything.log_prob(x, t)
+    only, everything = (
+        GaussianMixtureOracle(schedule, [1.0], MEANS[y : y + 1], VARS[y : y + 1]),
+        oracle(schedule),
+    )
+    return lambda x, t: (
+        math.log(WEIGHTS[y]) + only.log_prob(x, t) - everything.log_prob(x, t)
+    )
 
 
 @pytest.mark.parametrize("param", PARAMS, ids=lambda p: p.name)
-@pytest.mark.parametrize("schedule", [linear_schedule(), cosine_schedule()], ids=["linear", "cosine"])
+@pytest.mark.parametrize(
+    "schedule", [linear_schedule(), cosine_schedule()], ids=["linear", "cosine"]
+)
 def test_the_exact_classifier_makes_the_conditional_model(schedule, param):
-    x, t, model = images(0, 6, 2, 2), torch.tensor([1, 10, 100, 500, 900, 1000]), oracle(schedule, param)
+    x, t, model = (
+        images(0, 6, 2, 2),
+        torch.tensor([1, 10, 100, 500, 900, 1000]),
+        oracle(schedule, param),
+    )
     for scale in (0.0, 1.0, 4.0):
-        got = classifier_guided(model, schedule, log_prob(schedule, 2), scale, param)(x, t)
-        torch.testing.assert_close(got, guided(model, 2, scale)(x, t), rtol=1e-6, atol=1e-8)
+        got = classifier_guided(model, schedule, log_prob(schedule, 2), scale, param)(
+            x, t
+        )
+        torch.testing.assert_close(
+            got, guided(model, 2, scale)(x, t), rtol=1e-6, atol=1e-8
+        )
 
 
 def test_a_classifier_can_guide_a_sampler_which_holds_no_gradients():
@@ -120,7 +204,12 @@ def test_a_classifier_can_guide_a_sampler_which_holds_no_gradients():
     model = classifier_guided(oracle(), schedule, log_prob(schedule, 2), 1.0)
     x = sample(model, schedule, xT, DDIM(10))
     assert not x.requires_grad and torch.is_grad_enabled()
-    torch.testing.assert_close(x, sample(guided(oracle(), 2, 1.0), schedule, xT, DDIM(10)), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        x,
+        sample(guided(oracle(), 2, 1.0), schedule, xT, DDIM(10)),
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 # Mistakes
@@ -128,24 +217,59 @@ def test_a_classifier_can_guide_a_sampler_which_holds_no_gradients():
 TWO = torch.tensor([10, 900])
 
 
-@pytest.mark.parametrize("call, names", [
-    (lambda x: guided(oracle(), torch.tensor([0.0, 1.0]), 2.0), ["y", "int64", "float32"]),
-    (lambda x: guided(oracle(), torch.tensor([[0, 1]]), 2.0), ["y", "(1, 2)"]),
-    (lambda x: guided(oracle(), 0.5, 2.0), ["y", "int"]),
-    (lambda x: guided(oracle(), 0, math.nan), ["scale", "nan"]),
-    (lambda x: guided(oracle(), 0, torch.ones(2, 1)), ["scale"]),
-    (lambda x: guided(oracle(), torch.tensor([0]), 2.0)(x, TWO), ["y", "2", "1"]),
-    (lambda x: guided(oracle(), 0, torch.ones(3))(x, TWO), ["scale", "2", "3"]),
-    (lambda x: guided(oracle(), 4, 2.0)(x, TWO), ["y", "0..3", "4"]),
-    (lambda x: guided(oracle(), 0, 2.0)(x, TWO, torch.tensor([0, 0])), ["y must be None"]),
-    (lambda x: guided(UNet(SMALL), 0, 2.0), ["y must be None", "num_classes"]),
-    (lambda x: guided(UNet(replace(SMALL, num_classes=3)), 4, 2.0), ["y", "0..2", "4"]),
-    (lambda x: guided(UNet(replace(SMALL, context_dim=2)), torch.zeros(2, 3), 2.0), ["y", "(2, 2)", "(2, 3)"]),
-    (lambda x: classifier_guided(oracle(), zero_terminal_snr(linear_schedule()), log_prob(linear_schedule(), 0), 1.0, V)(x, torch.tensor([10, 1000])), ["t", "alpha_bar", "1000"]),
-    (lambda x: sample(guided(oracle(), torch.tensor([0, 1, 2]), 2.0), linear_schedule(), x, DDIM(2)), ["y", "2", "3"]),
-])
+@pytest.mark.parametrize(
+    "call, names",
+    [
+        (
+            lambda x: guided(oracle(), torch.tensor([0.0, 1.0]), 2.0),
+            ["y", "int64", "float32"],
+        ),
+        (lambda x: guided(oracle(), torch.tensor([[0, 1]]), 2.0), ["y", "(1, 2)"]),
+        (lambda x: guided(oracle(), 0.5, 2.0), ["y", "int"]),
+        (lambda x: guided(oracle(), 0, math.nan), ["scale", "nan"]),
+        (lambda x: guided(oracle(), 0, torch.ones(2, 1)), ["scale"]),
+        (lambda x: guided(oracle(), torch.tensor([0]), 2.0)(x, TWO), ["y", "2", "1"]),
+        (lambda x: guided(oracle(), 0, torch.ones(3))(x, TWO), ["scale", "2", "3"]),
+        (lambda x: guided(oracle(), 4, 2.0)(x, TWO), ["y", "0..3", "4"]),
+        (
+            lambda x: guided(oracle(), 0, 2.0)(x, TWO, torch.tensor([0, 0])),
+            ["y must be None"],
+        ),
+        (lambda x: guided(UNet(SMALL), 0, 2.0), ["y must be None", "num_classes"]),
+        (
+            lambda x: guided(UNet(replace(SMALL, num_classes=3)), 4, 2.0),
+            ["y", "0..2", "4"],
+        ),
+        (
+            lambda x: guided(
+                UNet(replace(SMALL, context_dim=2)), torch.zeros(2, 3), 2.0
+            ),
+            ["y", "(2, 2)", "(2, 3)"],
+        ),
+        (
+            lambda x: classifier_guided(
+                oracle(),
+                zero_terminal_snr(linear_schedule()),
+                log_prob(linear_schedule(), 0),
+                1.0,
+                V,
+            )(x, torch.tensor([10, 1000])),
+            ["t", "alpha_bar", "1000"],
+        ),
+        (
+            lambda x: sample(
+                guided(oracle(), torch.tensor([0, 1, 2]), 2.0),
+                linear_schedule(),
+                x,
+                DDIM(2),
+            ),
+            ["y", "2", "3"],
+        ),
+    ],
+)
 def test_mistakes_are_refused(call, names):
-    with pytest.raises(ValueError) as refusal: call(images(0, 2, 2, 2))
+    with pytest.raises(ValueError) as refusal:
+        call(images(0, 2, 2, 2))
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
 
 
@@ -157,12 +281,19 @@ SMALL = UNetConfig(8, 1, 16, (1, 2), 1, (4,), dropout=0.0)
 def noisy(net: UNet) -> UNet:
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in net.parameters(): p.copy_(torch.randn(p.shape, generator=g) * 0.1)
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=g) * 0.1)
     return net.eval()
 
 
 X, T = images(0, 3, 1, 8, 8, dtype=torch.float32), torch.tensor([1, 400, 1000])
-KINDS = {"labels": (dict(num_classes=3), torch.tensor([0, 2, 1])), "contexts": (dict(context_dim=2), torch.tensor([[0.0, 0.0], [1.0, -0.5], [1.0, 1.0]]))}
+KINDS = {
+    "labels": (dict(num_classes=3), torch.tensor([0, 2, 1])),
+    "contexts": (
+        dict(context_dim=2),
+        torch.tensor([[0.0, 0.0], [1.0, -0.5], [1.0, 1.0]]),
+    ),
+}
 
 
 @pytest.mark.parametrize("conditioning", ["add", "scale_shift"])
@@ -175,10 +306,16 @@ def test_null_is_no_label_row_by_row_and_each_label_matters(kind, conditioning):
     assert null.shape == y.shape and null.dtype == y.dtype
     torch.testing.assert_close(net(X, T, null), free)
     bound = net(X, T, y)
-    assert ((bound - free).flatten(1).abs().amax(1) > 1e-4).all(), "all zeros is a context like any other"
+    assert ((bound - free).flatten(1).abs().amax(1) > 1e-4).all(), (
+        "all zeros is a context like any other"
+    )
     mixed = torch.cat([null[:1], y[1:]])
-    torch.testing.assert_close(net(X, T, mixed), torch.cat([free[:1], bound[1:]]), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(guided(net, y, 3.0)(X, T), free + 3 * (bound - free), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        net(X, T, mixed), torch.cat([free[:1], bound[1:]]), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        guided(net, y, 3.0)(X, T), free + 3 * (bound - free), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -187,60 +324,115 @@ def test_the_null_is_learned(kind):
     net = noisy(UNet(replace(SMALL, **options)))
     net(X, T, net.null(y)).square().sum().backward()
     learned = net.label.weight.grad[3] if kind == "labels" else net.context.null.grad
-    others = net.label.weight.grad[:3] if kind == "labels" else net.context.project.weight.grad
+    others = (
+        net.label.weight.grad[:3]
+        if kind == "labels"
+        else net.context.project.weight.grad
+    )
     assert learned.abs().max() > 0 and not others.any()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
 def test_a_network_without_labels_has_the_weights_it_always_had():
-    names = lambda **options: {name: tuple(p.shape) for name, p in UNet(replace(SMALL, **options)).state_dict().items()}
+    names = lambda **options: {
+        name: tuple(p.shape)
+        for name, p in UNet(replace(SMALL, **options)).state_dict().items()
+    }
     plain = names()
     assert not [name for name in plain if "label" in name or "context" in name]
-    assert set(names(num_classes=3)) - set(plain) == {"label.weight"} and set(names(context_dim=2)) - set(plain) == {"context.project.weight", "context.project.bias", "context.null"}
+    assert set(names(num_classes=3)) - set(plain) == {"label.weight"} and set(
+        names(context_dim=2)
+    ) - set(plain) == {"context.project.weight", "context.project.bias", "context.null"}
     scaled = names(conditioning="scale_shift")
     assert set(scaled) == set(plain)
     for name in plain:
-        wider = name.endswith(("time.weight", "time.bias")) and not name.startswith("time")
-        assert scaled[name] == ((2 * plain[name][0], *plain[name][1:]) if wider else plain[name])
+        wider = name.endswith(("time.weight", "time.bias")) and not name.startswith(
+            "time"
+        )
+        assert scaled[name] == (
+            (2 * plain[name][0], *plain[name][1:]) if wider else plain[name]
+        )
 
 
 @torch.no_grad()
 def test_scale_and_shift_do_what_they_say():
-    "Without the weights of the layer the time is not told, and where 1 + a is 0 nothing is left of the features."
+    """Without the weights of the layer the time is not told, and where 1 + a is 0
+    nothing is left of the features."""
     net = noisy(UNet(replace(SMALL, conditioning="scale_shift")))
     blocks = [m for m in net.modules() if hasattr(m, "conv2")]
     told = net(X[:1], T[:1]) - net(X[:1], T[2:])
-    for block in blocks: block.time.weight.zero_()
+    for block in blocks:
+        block.time.weight.zero_()
     assert told.abs().max() > 1e-4 and torch.equal(net(X[:1], T[:1]), net(X[:1], T[2:]))
     block, h = blocks[0], images(1, 2, 16, 8, 8, dtype=torch.float32)
     block.time.bias.zero_()
     block.time.bias[:16] = -1.0  # 1 + a = 0: nothing is left of the features
-    torch.testing.assert_close(block(h, torch.zeros(2, 64)), block(torch.zeros_like(h), torch.zeros(2, 64)) + block.shortcut(h))
+    torch.testing.assert_close(
+        block(h, torch.zeros(2, 64)),
+        block(torch.zeros_like(h), torch.zeros(2, 64)) + block.shortcut(h),
+    )
 
 
-@pytest.mark.parametrize("options", [dict(num_classes=3, context_dim=2), dict(context_dim=0), dict(conditioning="film")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(num_classes=3, context_dim=2),
+        dict(context_dim=0),
+        dict(conditioning="film"),
+    ],
+)
 def test_mistakes_in_the_configuration_are_refused(options):
-    with pytest.raises(ValueError) as refusal: replace(SMALL, **options)
+    with pytest.raises(ValueError) as refusal:
+        replace(SMALL, **options)
     assert list(options)[-1] in str(refusal.value)
 
 
-@pytest.mark.parametrize("kind, y", [("labels", torch.tensor([0, 1, 4])), ("labels", torch.tensor([0, -1, 2])), ("labels", torch.tensor([0.0, 1.0, 2.0])), ("labels", torch.tensor([0, 1])),
-                                     ("contexts", torch.zeros(3, 3)), ("contexts", torch.zeros(2, 2)), ("contexts", torch.zeros(3, 2, dtype=torch.int64)),
-                                     ("contexts", torch.tensor([[0.0, math.nan]] * 3)), ("contexts", torch.tensor([[0.0, math.inf]] * 3))])
+@pytest.mark.parametrize(
+    "kind, y",
+    [
+        ("labels", torch.tensor([0, 1, 4])),
+        ("labels", torch.tensor([0, -1, 2])),
+        ("labels", torch.tensor([0.0, 1.0, 2.0])),
+        ("labels", torch.tensor([0, 1])),
+        ("contexts", torch.zeros(3, 3)),
+        ("contexts", torch.zeros(2, 2)),
+        ("contexts", torch.zeros(3, 2, dtype=torch.int64)),
+        ("contexts", torch.tensor([[0.0, math.nan]] * 3)),
+        ("contexts", torch.tensor([[0.0, math.inf]] * 3)),
+    ],
+)
 def test_labels_and_contexts_that_the_network_does_not_know_are_refused(kind, y):
     net = UNet(replace(SMALL, **KINDS[kind][0]))
-    with pytest.raises(ValueError, match="y must"): net(X, T, y)
+    with pytest.raises(ValueError, match="y must"):
+        net(X, T, y)
 
 
 @torch.no_grad()
 def test_scale_and_shift_with_the_weights_of_another_library():
     diffusers = pytest.importorskip("diffusers")
     from test_diffusers import copy_weights
+
     c = replace(SMALL, channels=32, conditioning="scale_shift")
     theirs = diffusers.UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, block_out_channels=c.widths, layers_per_block=1, down_block_types=["DownBlock2D", "AttnDownBlock2D"], up_block_types=["AttnUpBlock2D", "UpBlock2D"],
-        norm_num_groups=c.groups, attn_norm_num_groups=c.groups, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, attention_head_dim=None, resnet_time_scale_shift="scale_shift").eval()
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=c.widths,
+        layers_per_block=1,
+        down_block_types=["DownBlock2D", "AttnDownBlock2D"],
+        up_block_types=["AttnUpBlock2D", "UpBlock2D"],
+        norm_num_groups=c.groups,
+        attn_norm_num_groups=c.groups,
+        norm_eps=1e-6,
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        attention_head_dim=None,
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
     ours = UNet(c).eval()
     assert copy_weights(ours, theirs) == sum(p.numel() for p in theirs.parameters())
     got, want = ours(X, T), theirs(X, T - 1).sample
-    assert want.abs().max() > 0.01 and (got - want).abs().max() <= 2e-5 * want.abs().max()
+    assert (
+        want.abs().max() > 0.01 and (got - want).abs().max() <= 2e-5 * want.abs().max()
+    )

@@ -1,4 +1,5 @@
 "The package from outside: what `import ddpm_lit` needs, which names it has, and in which direction its modules import."
+
 import ast
 import importlib
 import subprocess
@@ -7,8 +8,10 @@ import sys
 import pytest
 from book import PACKAGE, ROOT, modules
 
-HEAVY = ("sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy torchvision accelerate diffusers PIL tqdm "
-         "safetensors tyro pandas hypothesis torchmetrics torch_fidelity").split()
+HEAVY = (
+    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy torchvision accelerate diffusers PIL tqdm "
+    "safetensors tyro pandas hypothesis torchmetrics torch_fidelity"
+).split()
 CONTRACT = """
     Gaussian gaussian_kl NoiseSchedule linear_schedule scaled_linear_schedule cosine_schedule sigmoid_schedule zero_terminal_snr
     q_sample q_posterior EPS X0 V Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
@@ -24,19 +27,26 @@ sys.meta_path.insert(0, Refuse())
 
 
 def python(code: str, cwd=ROOT, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, **kwargs
+    )
 
 
-@pytest.mark.parametrize("work", [
-    "import ddpm_lit",
-    """
+@pytest.mark.parametrize(
+    "work",
+    [
+        "import ddpm_lit",
+        """
 import torch, ddpm_lit as d
 schedule = d.linear_schedule(20, 1e-3, 0.3)
 oracle = d.GaussianMixtureOracle(schedule, [1.], torch.zeros(1, 1, 2, 2), [1.])
 x = d.sample(oracle, schedule, torch.randn(3, 1, 2, 2), d.DDIM(steps=5), clip=(-1, 1))
 assert x.shape == (3, 1, 2, 2) and x.abs().max() <= 1.0001
 d.UNet(d.UNetConfig(8, 1, 8, (1, 2), 1, ()))(x, torch.tensor([1, 2, 3]))
-"""], ids=["import", "sample"])
+""",
+    ],
+    ids=["import", "sample"],
+)
 def test_import_needs_only_torch_and_numpy(work):
     done = python(BLOCKED.format(heavy=HEAVY) + work)
     assert done.returncode == 0, done.stderr
@@ -45,22 +55,47 @@ def test_import_needs_only_torch_and_numpy(work):
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_public_name(name):
-    assert hasattr(importlib.import_module("ddpm_lit"), name), f"ddpm_lit.{name} is missing"
+    assert hasattr(importlib.import_module("ddpm_lit"), name), (
+        f"ddpm_lit.{name} is missing"
+    )
 
 
 def test_signatures_of_the_contract():
     import inspect
 
     import ddpm_lit as d
-    def parameters(function): return list(inspect.signature(function).parameters)
+
+    def parameters(function):
+        return list(inspect.signature(function).parameters)
+
     assert parameters(d.q_sample) == ["schedule", "x0", "t", "eps"]
     assert parameters(d.q_posterior) == ["schedule", "x0", "xt", "t", "s"]
-    assert parameters(d.ddpm_loss)[:9] == ["model", "schedule", "x0", "t", "eps", "param", "y", "weight", "reduction"]
-    assert parameters(d.sample_steps) == parameters(d.sample) == ["model", "schedule", "xT", "sampler", "param", "clip", "y", "generator"]
-    assert parameters(d.DDPM.step)[1:] == parameters(d.DDIM.step)[1:] == ["schedule", "x", "pred", "t", "s", "noise", "previous"]
+    assert parameters(d.ddpm_loss)[:9] == [
+        "model",
+        "schedule",
+        "x0",
+        "t",
+        "eps",
+        "param",
+        "y",
+        "weight",
+        "reduction",
+    ]
+    assert (
+        parameters(d.sample_steps)
+        == parameters(d.sample)
+        == ["model", "schedule", "xT", "sampler", "param", "clip", "y", "generator"]
+    )
+    assert (
+        parameters(d.DDPM.step)[1:]
+        == parameters(d.DDIM.step)[1:]
+        == ["schedule", "x", "pred", "t", "s", "noise", "previous"]
+    )
     assert parameters(d.DDPM)[:4] == ["variance", "steps", "spacing", "timesteps"]
     assert parameters(d.DDIM)[:4] == ["steps", "eta", "spacing", "timesteps"]
-    assert d.DDPM() == d.DDPM("posterior", None, "trailing", None) and d.DDIM() == d.DDIM(50, 0.0, "trailing", None)
+    assert d.DDPM() == d.DDPM(
+        "posterior", None, "trailing", None
+    ) and d.DDIM() == d.DDIM(50, 0.0, "trailing", None)
     assert [p.name for p in (d.EPS, d.X0, d.V)] == ["eps", "x0", "v"]
 
 
@@ -68,6 +103,7 @@ def test_version_is_the_one_in_settings():
     from configparser import ConfigParser
 
     import ddpm_lit
+
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(ROOT / "settings.ini", encoding="utf-8")
     assert ddpm_lit.__version__ == settings["DEFAULT"]["version"]
@@ -77,28 +113,52 @@ def imported(path) -> set[str]:
     "The modules that a file imports, anywhere in it; those of the package as `ddpm_lit.x`."
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import): found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
-            assert all(alias.name != "*" for alias in node.names), f"{path.name} imports *"
-            base = ".".join(filter(None, ["ddpm_lit" if node.level else "", node.module]))
-            found |= {f"ddpm_lit.{alias.name}" for alias in node.names if alias.name != "__version__"} if base == "ddpm_lit" else {base}
+            assert all(alias.name != "*" for alias in node.names), (
+                f"{path.name} imports *"
+            )
+            base = ".".join(
+                filter(None, ["ddpm_lit" if node.level else "", node.module])
+            )
+            found |= (
+                {
+                    f"ddpm_lit.{alias.name}"
+                    for alias in node.names
+                    if alias.name != "__version__"
+                }
+                if base == "ddpm_lit"
+                else {base}
+            )
     return found
 
 
 @pytest.mark.parametrize("module", modules())
 def test_a_module_imports_only_earlier_ones(module):
     places = modules()
-    mine = {name.split(".")[1] for name in imported(PACKAGE / f"{module}.py") if name.startswith("ddpm_lit.")}
-    assert mine <= set(places), f"{module} imports {mine - set(places)}, which no notebook exports"
+    mine = {
+        name.split(".")[1]
+        for name in imported(PACKAGE / f"{module}.py")
+        if name.startswith("ddpm_lit.")
+    }
+    assert mine <= set(places), (
+        f"{module} imports {mine - set(places)}, which no notebook exports"
+    )
     late = {name for name in mine if places[name] >= places[module]}
     assert not late, f"{module} imports {late} from the same page or a later one"
-    assert module == "proof" or "proof" not in mine, "no runtime module needs the proofs"
+    assert module == "proof" or "proof" not in mine, (
+        "no runtime module needs the proofs"
+    )
 
 
 @pytest.mark.parametrize("module", modules())
 def test_exported_code_does_not_import_the_tools_of_the_page(module):
     roots = {name.partition(".")[0] for name in imported(PACKAGE / f"{module}.py")}
-    assert not roots & ({"fastcore", "nbdev", "IPython", "execnb", "pytest"} | (set() if module == "proof" else {"sympy"}))
+    assert not roots & (
+        {"fastcore", "nbdev", "IPython", "execnb", "pytest"}
+        | (set() if module == "proof" else {"sympy"})
+    )
 
 
 def test_every_module_comes_from_a_notebook():
@@ -108,14 +168,40 @@ def test_every_module_comes_from_a_notebook():
 
 def test_nothing_is_exported_twice():
     from collections import Counter
+
     names = Counter()
     for module in modules():
         tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-        names.update(node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"))
+        names.update(
+            node.name
+            for node in tree.body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            and not node.name.startswith("_")
+        )
     assert not [name for name, n in names.items() if n > 1]
 
 
 def test_ruff_finds_no_undefined_name_and_no_unused_import():
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--target-version", "py310", "--select", "F,E9", "--per-file-ignores", "__init__.py:F401",
-                           "ddpm_lit", "tests", "setup.py"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--no-cache",
+            "--target-version",
+            "py310",
+            "--select",
+            "F,E9",
+            "--per-file-ignores",
+            "__init__.py:F401",
+            "ddpm_lit",
+            "tests",
+            "setup.py",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr

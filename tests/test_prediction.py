@@ -1,11 +1,14 @@
-"What a network predicts: ε, x_0 and v carry the same information, and the loss is zero for whoever knows it."
+"""What a network predicts: ε, x_0 and v carry the same information, and the loss is
+zero for whoever knows it."""
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import EPS, V, X0, NoiseSchedule, cosine_schedule, ddpm_loss, linear_schedule, q_sample
+from ddpm_lit import EPS, V, X0, NoiseSchedule, cosine_schedule, ddpm_loss
+from ddpm_lit import linear_schedule, q_sample
 from ddpm_lit.prediction import PARAMETERIZATIONS, clip_prediction, min_snr_weight
 
 KINDS = pytest.mark.parametrize("param", [EPS, X0, V], ids=lambda p: p.name)
@@ -15,10 +18,15 @@ KINDS = pytest.mark.parametrize("param", [EPS, X0, V], ids=lambda p: p.name)
 @given(schedules(), seeds)
 def test_decode_undoes_target(param, schedule, seed):
     x0, eps = images(seed, 3, 2), images(seed + 1, 3, 2)
-    t = torch.randint(1, schedule.T + 1, (3,), generator=torch.Generator().manual_seed(seed))
+    t = torch.randint(
+        1, schedule.T + 1, (3,), generator=torch.Generator().manual_seed(seed)
+    )
     xt = q_sample(schedule, x0, t, eps)
     pred = param.decode(schedule, param.target(schedule, x0, eps, t), xt, t)
-    scale = 1e-13 / schedule.alpha_bar.min().sqrt().item() + 1e-13 / (1 - schedule.alpha_bar[1]).sqrt().item()
+    scale = (
+        1e-13 / schedule.alpha_bar.min().sqrt().item()
+        + 1e-13 / (1 - schedule.alpha_bar[1]).sqrt().item()
+    )
     torch.testing.assert_close(pred.x0, x0, rtol=0, atol=30 * scale)
     torch.testing.assert_close(pred.eps, eps, rtol=0, atol=30 * scale)
 
@@ -31,7 +39,9 @@ def test_any_prediction_is_consistent_with_xt(param, schedule, seed):
     for t in {1, schedule.T}:
         pred = param.decode(schedule, out, xt, t)
         gap = q_sample(schedule, pred.x0, t, pred.eps) - xt
-        assert gap.abs().max() <= 1e-12 * (1 + pred.x0.abs().max() + pred.eps.abs().max())
+        assert gap.abs().max() <= 1e-12 * (
+            1 + pred.x0.abs().max() + pred.eps.abs().max()
+        )
 
 
 def test_targets_are_those_of_the_papers():
@@ -39,7 +49,12 @@ def test_targets_are_those_of_the_papers():
     x0, eps, abar = images(0, 2, 3), images(1, 2, 3), linear_schedule().alpha_bar[300]
     torch.testing.assert_close(EPS.target(schedule, x0, eps, t), eps, rtol=0, atol=0)
     torch.testing.assert_close(X0.target(schedule, x0, eps, t), x0, rtol=0, atol=0)
-    torch.testing.assert_close(V.target(schedule, x0, eps, t), abar.sqrt() * eps - (1 - abar).sqrt() * x0, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(
+        V.target(schedule, x0, eps, t),
+        abar.sqrt() * eps - (1 - abar).sqrt() * x0,
+        rtol=1e-14,
+        atol=1e-14,
+    )
     assert set(PARAMETERIZATIONS) >= {"eps", "x0", "v"}
 
 
@@ -62,26 +77,52 @@ def test_round_trip_in_float32_and_half(param, kind):
 @given(schedules(), seeds)
 def test_who_knows_the_answer_has_no_loss(param, schedule, seed):
     x0, eps = images(seed, 3, 2), images(seed + 1, 3, 2)
-    t = torch.randint(1, schedule.T + 1, (3,), generator=torch.Generator().manual_seed(seed))
-    def knows(x, t): return param.target(schedule, x0, eps, t)
+    t = torch.randint(
+        1, schedule.T + 1, (3,), generator=torch.Generator().manual_seed(seed)
+    )
+
+    def knows(x, t):
+        return param.target(schedule, x0, eps, t)
+
     assert ddpm_loss(knows, schedule, x0, t, eps, param) == 0
-    def zero(x, t): return torch.zeros_like(x)
+
+    def zero(x, t):
+        return torch.zeros_like(x)
+
     losses = ddpm_loss(zero, schedule, x0, t, eps, param, reduction="none")
-    torch.testing.assert_close(losses, param.target(schedule, x0, eps, t).square().mean(1))
-    torch.testing.assert_close(ddpm_loss(zero, schedule, x0, t, eps, param), losses.mean())
+    torch.testing.assert_close(
+        losses, param.target(schedule, x0, eps, t).square().mean(1)
+    )
+    torch.testing.assert_close(
+        ddpm_loss(zero, schedule, x0, t, eps, param), losses.mean()
+    )
     weight = torch.tensor([0.0, 1.0, 2.0])
-    torch.testing.assert_close(ddpm_loss(zero, schedule, x0, t, eps, param, weight=weight), (weight.double() * losses).mean())
+    torch.testing.assert_close(
+        ddpm_loss(zero, schedule, x0, t, eps, param, weight=weight),
+        (weight.double() * losses).mean(),
+    )
 
 
 def test_loss_hands_the_model_xt_t_and_y():
-    schedule, x0, eps, t = linear_schedule(), images(0, 2, 1, 2, 2), images(1, 2, 1, 2, 2), torch.tensor([3, 700])
+    schedule, x0, eps, t = (
+        linear_schedule(),
+        images(0, 2, 1, 2, 2),
+        images(1, 2, 1, 2, 2),
+        torch.tensor([3, 700]),
+    )
     seen = []
+
     def model(x, t, y=None):
         seen.append((x, t, y))
         return x
+
     ddpm_loss(model, schedule, x0, t, eps)
     ddpm_loss(model, schedule, x0, t, eps, y=torch.tensor([4, 5]))
-    assert torch.equal(seen[0][0], q_sample(schedule, x0, t, eps)) and torch.equal(seen[0][1], t) and seen[0][2] is None
+    assert (
+        torch.equal(seen[0][0], q_sample(schedule, x0, t, eps))
+        and torch.equal(seen[0][1], t)
+        and seen[0][2] is None
+    )
     assert seen[1][2].tolist() == [4, 5]
 
 
@@ -92,19 +133,24 @@ def test_clipping_rederives_epsilon(param, seed, t):
     out, xt = images(seed, 2, 3), images(seed + 1, 2, 3)
     pred = clip_prediction(schedule, param.decode(schedule, out, xt, t), xt, t, (-1, 1))
     assert pred.x0.abs().max() <= 1
-    torch.testing.assert_close(q_sample(schedule, pred.x0, t, pred.eps), xt, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        q_sample(schedule, pred.x0, t, pred.eps), xt, rtol=0, atol=1e-10
+    )
     inside = clip_prediction(schedule, pred, xt, t, (-1, 1))
     torch.testing.assert_close(inside.x0, pred.x0, rtol=0, atol=0)
 
 
 @given(schedules(), st.floats(0.1, 20))
 def test_min_snr_weights_are_one_weight_for_x0(schedule, gamma):
-    "All three losses become min(SNR, γ) ‖x_0 − x̂_0‖², because ‖ε − ε̂‖² = SNR ‖x_0 − x̂_0‖² and ‖v − v̂‖² = (SNR + 1) ‖x_0 − x̂_0‖²."
+    """All three losses become min(SNR, γ) ‖x_0 − x̂_0‖², because ‖ε − ε̂‖² = SNR ‖x_0 −
+    x̂_0‖² and ‖v − v̂‖² = (SNR + 1) ‖x_0 − x̂_0‖²."""
     t = torch.arange(1, schedule.T + 1)
     snr = schedule.snr[1:]
     want = snr.clamp(max=gamma)
     for param, factor in ((EPS, snr), (X0, torch.ones_like(snr)), (V, snr + 1)):
-        torch.testing.assert_close(min_snr_weight(schedule, t, param, gamma) * factor, want, rtol=1e-10, atol=0)
+        torch.testing.assert_close(
+            min_snr_weight(schedule, t, param, gamma) * factor, want, rtol=1e-10, atol=0
+        )
 
 
 def test_zero_terminal_snr_works_for_v_and_x0_and_is_refused_for_eps():
@@ -114,16 +160,59 @@ def test_zero_terminal_snr_works_for_v_and_x0_and_is_refused_for_eps():
         pred = param.decode(schedule, param.target(schedule, x0, eps, 2), eps, 2)
         torch.testing.assert_close(pred.x0, x0)
         torch.testing.assert_close(pred.eps, eps)
-    with pytest.raises(ValueError, match="(?i)snr|alpha_bar|signal|ᾱ"): EPS.decode(schedule, eps, eps, 2)
+    with pytest.raises(ValueError, match="(?i)snr|alpha_bar|signal|ᾱ"):
+        EPS.decode(schedule, eps, eps, 2)
 
 
-@pytest.mark.parametrize("call, names", [
-    (lambda: EPS.decode(linear_schedule(), torch.zeros(2, 6), torch.zeros(2, 3), 1), ["(2, 3)", "(2, 6)"]),
-    (lambda: EPS.decode(linear_schedule(), torch.zeros(2, 3), torch.zeros(2, 3), 1001), ["t", "1001"]),
-    (lambda: ddpm_loss(lambda x, t: x[:, :1], linear_schedule(), torch.zeros(2, 3), torch.tensor([1, 2]), torch.zeros(2, 3)), ["(2, 3)", "(2, 1)"]),
-    (lambda: ddpm_loss(lambda x, t: x, linear_schedule(), torch.zeros(2, 3), torch.tensor([0, 2]), torch.zeros(2, 3)), ["t", "0"]),
-    (lambda: ddpm_loss(lambda x, t: x, linear_schedule(), torch.zeros(2, 3), torch.tensor([1, 2]), torch.zeros(2, 3), reduction="sum"), ["reduction", "sum"]),
-])
+@pytest.mark.parametrize(
+    "call, names",
+    [
+        (
+            lambda: EPS.decode(
+                linear_schedule(), torch.zeros(2, 6), torch.zeros(2, 3), 1
+            ),
+            ["(2, 3)", "(2, 6)"],
+        ),
+        (
+            lambda: EPS.decode(
+                linear_schedule(), torch.zeros(2, 3), torch.zeros(2, 3), 1001
+            ),
+            ["t", "1001"],
+        ),
+        (
+            lambda: ddpm_loss(
+                lambda x, t: x[:, :1],
+                linear_schedule(),
+                torch.zeros(2, 3),
+                torch.tensor([1, 2]),
+                torch.zeros(2, 3),
+            ),
+            ["(2, 3)", "(2, 1)"],
+        ),
+        (
+            lambda: ddpm_loss(
+                lambda x, t: x,
+                linear_schedule(),
+                torch.zeros(2, 3),
+                torch.tensor([0, 2]),
+                torch.zeros(2, 3),
+            ),
+            ["t", "0"],
+        ),
+        (
+            lambda: ddpm_loss(
+                lambda x, t: x,
+                linear_schedule(),
+                torch.zeros(2, 3),
+                torch.tensor([1, 2]),
+                torch.zeros(2, 3),
+                reduction="sum",
+            ),
+            ["reduction", "sum"],
+        ),
+    ],
+)
 def test_mistakes_are_refused(call, names):
-    with pytest.raises(ValueError) as refusal: call()
+    with pytest.raises(ValueError) as refusal:
+        call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)

@@ -1,4 +1,6 @@
-"The schedule: a validated value, index 0 is clean data, and the constants that are published."
+"""The schedule: a validated value, index 0 is clean data, and the constants that are
+published."""
+
 import math
 
 import pytest
@@ -7,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import betas, schedules
 
-from ddpm_lit import (NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule, sigmoid_schedule,
-                      zero_terminal_snr)
+from ddpm_lit import NoiseSchedule, cosine_schedule, linear_schedule
+from ddpm_lit import scaled_linear_schedule, sigmoid_schedule, zero_terminal_snr
 
 MAKERS = [linear_schedule, scaled_linear_schedule, cosine_schedule, sigmoid_schedule]
 
@@ -17,7 +19,12 @@ MAKERS = [linear_schedule, scaled_linear_schedule, cosine_schedule, sigmoid_sche
 def test_shapes_and_index_zero(schedule):
     for table in (schedule.alpha_bar, schedule.alpha, schedule.beta, schedule.snr):
         assert table.shape == (schedule.T + 1,) and table.dtype == torch.float64
-    assert schedule.alpha_bar[0] == 1 and schedule.alpha[0] == 1 and schedule.beta[0] == 0 and schedule.snr[0] == torch.inf
+    assert (
+        schedule.alpha_bar[0] == 1
+        and schedule.alpha[0] == 1
+        and schedule.beta[0] == 0
+        and schedule.snr[0] == torch.inf
+    )
     assert (schedule.alpha_bar.diff() < 0).all() and (schedule.snr.diff() < 0).all()
 
 
@@ -26,33 +33,62 @@ def test_betas_come_back(values):
     values = torch.tensor(values, dtype=torch.float64)
     schedule = NoiseSchedule.from_betas(values)
     torch.testing.assert_close(schedule.beta[1:], values, rtol=1e-10, atol=0)
-    torch.testing.assert_close(schedule.alpha + schedule.beta, torch.ones(len(values) + 1, dtype=torch.float64), rtol=0, atol=1e-14)
-    torch.testing.assert_close(schedule.alpha.cumprod(0), schedule.alpha_bar, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        schedule.alpha + schedule.beta,
+        torch.ones(len(values) + 1, dtype=torch.float64),
+        rtol=0,
+        atol=1e-14,
+    )
+    torch.testing.assert_close(
+        schedule.alpha.cumprod(0), schedule.alpha_bar, rtol=1e-12, atol=0
+    )
 
 
 @given(schedules(), st.data())
 def test_at_looks_up_one_time_for_each_image(schedule, data):
     t = data.draw(st.lists(st.integers(0, schedule.T), min_size=1, max_size=5))
-    assert torch.equal(schedule.at(torch.tensor(t)), torch.stack([schedule.at(i) for i in t]))
-    assert schedule.at(t[0]).shape == () and schedule.at(t[0]) == schedule.alpha_bar[t[0]]
+    assert torch.equal(
+        schedule.at(torch.tensor(t)), torch.stack([schedule.at(i) for i in t])
+    )
+    assert (
+        schedule.at(t[0]).shape == () and schedule.at(t[0]) == schedule.alpha_bar[t[0]]
+    )
 
 
-@pytest.mark.parametrize("schedule, abar_T, root, snr", [  # published or recomputed figures, to the digits given
-    (linear_schedule(), 4.036e-5, 0.0064, 4.04e-5),
-    (linear_schedule(400), 1.75e-2, 0.132, 1.8e-2),
-    (linear_schedule(300), 0.048, 0.219, 0.050),
-    (linear_schedule(200), 0.132, 0.364, 0.152),
-    (linear_schedule(100), 0.364, 0.603, 0.571),
-    (linear_schedule(50), 0.603, 0.777, 1.52),
-    (linear_schedule(beta_end=0.01), 6.3e-3, 0.079, 6.3e-3),
-    (scaled_linear_schedule(), 4.66e-3, 0.068, 4.68e-3),
-    (cosine_schedule(), 2.4e-9, 5e-5, 2.4e-9),
-], ids=["linear", "linear-400", "linear-300", "linear-200", "linear-100", "linear-50", "linear-0.01", "scaled-linear", "cosine"])
+# published or recomputed figures, to the digits given
+@pytest.mark.parametrize(
+    "schedule, abar_T, root, snr",
+    [
+        (linear_schedule(), 4.036e-5, 0.0064, 4.04e-5),
+        (linear_schedule(400), 1.75e-2, 0.132, 1.8e-2),
+        (linear_schedule(300), 0.048, 0.219, 0.050),
+        (linear_schedule(200), 0.132, 0.364, 0.152),
+        (linear_schedule(100), 0.364, 0.603, 0.571),
+        (linear_schedule(50), 0.603, 0.777, 1.52),
+        (linear_schedule(beta_end=0.01), 6.3e-3, 0.079, 6.3e-3),
+        (scaled_linear_schedule(), 4.66e-3, 0.068, 4.68e-3),
+        (cosine_schedule(), 2.4e-9, 5e-5, 2.4e-9),
+    ],
+    ids=[
+        "linear",
+        "linear-400",
+        "linear-300",
+        "linear-200",
+        "linear-100",
+        "linear-50",
+        "linear-0.01",
+        "scaled-linear",
+        "cosine",
+    ],
+)
 def test_published_constants(schedule, abar_T, root, snr):
     def digits(x, like):  # rounded as the published figure is
         places = len(f"{like:g}".split("e")[0].replace(".", "").lstrip("0"))
         return float(f"{x:.{places - 1}e}")
-    assert digits(schedule.alpha_bar[-1].item(), abar_T) == pytest.approx(abar_T, rel=1e-9)
+
+    assert digits(schedule.alpha_bar[-1].item(), abar_T) == pytest.approx(
+        abar_T, rel=1e-9
+    )
     assert schedule.alpha_bar[-1].sqrt().item() == pytest.approx(root, rel=0.03)
     assert schedule.snr[-1].item() == pytest.approx(snr, rel=0.03)
 
@@ -61,33 +97,61 @@ def test_published_posterior_shares():
     "β̃_t/β_t of the linear schedule."
     abar, beta = linear_schedule().alpha_bar, linear_schedule().beta
     share = [((1 - abar[t - 1]) / (1 - abar[t])).item() for t in (1, 2, 10, 100)]
-    assert share == pytest.approx([0, 0.455, 0.853, 0.982], abs=6e-4) and beta[1] == pytest.approx(1e-4, rel=1e-11)
+    assert share == pytest.approx([0, 0.455, 0.853, 0.982], abs=6e-4) and beta[
+        1
+    ] == pytest.approx(1e-4, rel=1e-11)
 
 
 def test_schedules_by_their_definitions():
     "Each from its paper, written once more in plain Python."
     T = 1000
     for t in (1, 2, 500, 999, 1000):
-        assert linear_schedule().beta[t].item() == pytest.approx(1e-4 + (0.02 - 1e-4) * (t - 1) / (T - 1), rel=1e-10)
-        assert scaled_linear_schedule().beta[t].item() == pytest.approx((0.00085**.5 + (0.012**.5 - 0.00085**.5) * (t - 1) / (T - 1)) ** 2, rel=1e-10)
-        def f(u): return math.cos((u / T + 0.008) / 1.008 * math.pi / 2) ** 2
-        assert cosine_schedule().beta[t].item() == pytest.approx(min(1 - f(t) / f(t - 1), 0.999), rel=1e-9)
-        def g(u): return 1 / (1 + math.exp(3 - 6 * u / T))
-        if t < T: assert sigmoid_schedule().alpha_bar[t].item() == pytest.approx((g(T) - g(t)) / (g(T) - g(0)), rel=1e-9)
+        assert linear_schedule().beta[t].item() == pytest.approx(
+            1e-4 + (0.02 - 1e-4) * (t - 1) / (T - 1), rel=1e-10
+        )
+        assert scaled_linear_schedule().beta[t].item() == pytest.approx(
+            (0.00085**0.5 + (0.012**0.5 - 0.00085**0.5) * (t - 1) / (T - 1)) ** 2,
+            rel=1e-10,
+        )
+
+        def f(u):
+            return math.cos((u / T + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        assert cosine_schedule().beta[t].item() == pytest.approx(
+            min(1 - f(t) / f(t - 1), 0.999), rel=1e-9
+        )
+
+        def g(u):
+            return 1 / (1 + math.exp(3 - 6 * u / T))
+
+        if t < T:
+            assert sigmoid_schedule().alpha_bar[t].item() == pytest.approx(
+                (g(T) - g(t)) / (g(T) - g(0)), rel=1e-9
+            )
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda m: m.__name__)
 @pytest.mark.parametrize("T", [1, 2, 5, 37, 1000])
 def test_every_maker_for_every_T(make, T):
     schedule = make(T)
-    assert schedule.T == T and schedule.alpha_bar.shape == (T + 1,) and torch.isfinite(schedule.alpha_bar).all()
+    assert (
+        schedule.T == T
+        and schedule.alpha_bar.shape == (T + 1,)
+        and torch.isfinite(schedule.alpha_bar).all()
+    )
 
 
 @given(schedules(max_T=30))
 def test_zero_terminal_snr(schedule):
-    if schedule.T < 2: return
+    if schedule.T < 2:
+        return
     rescaled = zero_terminal_snr(schedule)
-    assert rescaled.alpha_bar[-1] == 0 and rescaled.snr[-1] == 0 and rescaled.beta[-1] == 1 and rescaled.T == schedule.T
+    assert (
+        rescaled.alpha_bar[-1] == 0
+        and rescaled.snr[-1] == 0
+        and rescaled.beta[-1] == 1
+        and rescaled.T == schedule.T
+    )
     assert rescaled.alpha_bar[0] == 1 and rescaled.alpha_bar[1] == schedule.alpha_bar[1]
 
 
@@ -95,36 +159,48 @@ def test_zero_terminal_snr_is_algorithm_1():
     "Lin et al.: √ᾱ shifted by −√ᾱ_T and scaled by √ᾱ_1/(√ᾱ_1 − √ᾱ_T)."
     root = linear_schedule().alpha_bar.sqrt()
     want = ((root[1:] - root[-1]) * root[1] / (root[1] - root[-1])) ** 2
-    torch.testing.assert_close(zero_terminal_snr(linear_schedule()).alpha_bar[1:], want, rtol=1e-12, atol=1e-18)
+    torch.testing.assert_close(
+        zero_terminal_snr(linear_schedule()).alpha_bar[1:], want, rtol=1e-12, atol=1e-18
+    )
 
 
-@pytest.mark.parametrize("make, names", [
-    (lambda: NoiseSchedule.from_betas([0.1, -0.1]), ["beta", "-0.1", "(0, 1)"]),
-    (lambda: NoiseSchedule.from_betas([1.0, 0.1]), ["beta", "1", "(0, 1)"]),
-    (lambda: NoiseSchedule.from_betas([0.1, 1.5]), ["beta", "1.5", "(0, 1)"]),
-    (lambda: NoiseSchedule.from_betas([0.1, 0.0]), ["beta", "0", "(0, 1)"]),
-    (lambda: NoiseSchedule.from_betas([0.1, math.nan]), ["beta", "nan", "(0, 1)"]),
-    (lambda: NoiseSchedule.from_betas([]), ["betas", "(T,)", "(0,)"]),
-    (lambda: NoiseSchedule.from_betas([[0.1]]), ["betas", "(T,)", "(1, 1)"]),
-    (lambda: NoiseSchedule([0.9, 0.5]), ["alpha_bar[0]", "1", "0.9"]),
-    (lambda: NoiseSchedule([1.0]), ["alpha_bar", "(T+1,)", "(1,)"]),
-    (lambda: NoiseSchedule([1.0, 0.5, 0.5]), ["alpha_bar", "decreasing", "alpha_bar[2]"]),
-    (lambda: NoiseSchedule([1.0, 0.5, math.nan]), ["alpha_bar", "finite"]),
-    (lambda: NoiseSchedule([1.0, 0.5, 1e-13, 0.0]), ["alpha_bar", "1e-12"]),
-    (lambda: NoiseSchedule([1.0, 0.5, -0.1]), ["alpha_bar"]),
-    (lambda: linear_schedule(0), ["T", ">= 1", "0"]),
-    (lambda: cosine_schedule(0), ["T", ">= 1", "0"]),
-    (lambda: linear_schedule(10, 0.1, 1.2), ["beta", "(0, 1)", "1.07"]),
-    (lambda: zero_terminal_snr(linear_schedule(1)), ["T", "2", "1"]),
-    (lambda: linear_schedule(10).at(11), ["t", "0..10", "11"]),
-    (lambda: linear_schedule(10).at(-1), ["t", "0..10", "-1"]),
-    (lambda: linear_schedule(10).at(torch.tensor([1, 12])), ["t", "0..10", "12"]),
-    (lambda: linear_schedule(10).at(torch.tensor([1.0])), ["t", "int64", "float32"]),
-    (lambda: linear_schedule(10).at(torch.tensor([[1]])), ["t", "(B,)", "(1, 1)"]),
-    (lambda: linear_schedule(10).at(1.5), ["t", "int64", "float"]),
-])
+@pytest.mark.parametrize(
+    "make, names",
+    [
+        (lambda: NoiseSchedule.from_betas([0.1, -0.1]), ["beta", "-0.1", "(0, 1)"]),
+        (lambda: NoiseSchedule.from_betas([1.0, 0.1]), ["beta", "1", "(0, 1)"]),
+        (lambda: NoiseSchedule.from_betas([0.1, 1.5]), ["beta", "1.5", "(0, 1)"]),
+        (lambda: NoiseSchedule.from_betas([0.1, 0.0]), ["beta", "0", "(0, 1)"]),
+        (lambda: NoiseSchedule.from_betas([0.1, math.nan]), ["beta", "nan", "(0, 1)"]),
+        (lambda: NoiseSchedule.from_betas([]), ["betas", "(T,)", "(0,)"]),
+        (lambda: NoiseSchedule.from_betas([[0.1]]), ["betas", "(T,)", "(1, 1)"]),
+        (lambda: NoiseSchedule([0.9, 0.5]), ["alpha_bar[0]", "1", "0.9"]),
+        (lambda: NoiseSchedule([1.0]), ["alpha_bar", "(T+1,)", "(1,)"]),
+        (
+            lambda: NoiseSchedule([1.0, 0.5, 0.5]),
+            ["alpha_bar", "decreasing", "alpha_bar[2]"],
+        ),
+        (lambda: NoiseSchedule([1.0, 0.5, math.nan]), ["alpha_bar", "finite"]),
+        (lambda: NoiseSchedule([1.0, 0.5, 1e-13, 0.0]), ["alpha_bar", "1e-12"]),
+        (lambda: NoiseSchedule([1.0, 0.5, -0.1]), ["alpha_bar"]),
+        (lambda: linear_schedule(0), ["T", ">= 1", "0"]),
+        (lambda: cosine_schedule(0), ["T", ">= 1", "0"]),
+        (lambda: linear_schedule(10, 0.1, 1.2), ["beta", "(0, 1)", "1.07"]),
+        (lambda: zero_terminal_snr(linear_schedule(1)), ["T", "2", "1"]),
+        (lambda: linear_schedule(10).at(11), ["t", "0..10", "11"]),
+        (lambda: linear_schedule(10).at(-1), ["t", "0..10", "-1"]),
+        (lambda: linear_schedule(10).at(torch.tensor([1, 12])), ["t", "0..10", "12"]),
+        (
+            lambda: linear_schedule(10).at(torch.tensor([1.0])),
+            ["t", "int64", "float32"],
+        ),
+        (lambda: linear_schedule(10).at(torch.tensor([[1]])), ["t", "(B,)", "(1, 1)"]),
+        (lambda: linear_schedule(10).at(1.5), ["t", "int64", "float"]),
+    ],
+)
 def test_mistakes_are_refused_by_name_value_and_rule(make, names):
-    with pytest.raises(ValueError) as refusal: make()
+    with pytest.raises(ValueError) as refusal:
+        make()
     message = str(refusal.value)
     assert "\n" not in message and all(name in message for name in names), message
 
@@ -134,4 +210,5 @@ def test_a_schedule_is_a_frozen_value():
     schedule = NoiseSchedule(source)
     source[1] = 0.9
     assert schedule.alpha_bar[1] == 0.5
-    with pytest.raises(AttributeError): schedule.alpha_bar = source
+    with pytest.raises(AttributeError):
+        schedule.alpha_bar = source
