@@ -123,11 +123,9 @@ def _check_classes(data: ImageData | ImageFiles, unet: UNetConfig) -> None:
     K = 0 if data.contexts is not None else len(data.names)
     if K and unet.num_classes != K:
         raise UsageError(
-            (
-                f"--num-classes must be {K} for {data.name}, which has the classes "
-                f"{', '.join(data.names[:10])}{', ...' * (K > 10)}, got "
-                f"{unet.num_classes}"
-            )
+            f"--num-classes must be {K} for {data.name}, which has the classes "
+            f"{', '.join(data.names[:10])}{', ...' * (K > 10)}, got "
+            f"{unet.num_classes}"
         )
 
 
@@ -137,10 +135,8 @@ def _with_attributes(args: Train) -> UNetConfig:
         return args.unet
     if args.unet.context_dim not in (None, len(args.attributes)):
         raise UsageError(
-            (
-                f"--context-dim must be left out or be {len(args.attributes)}, the "
-                f"number of --attributes, got {args.unet.context_dim}"
-            )
+            f"--context-dim must be left out or be {len(args.attributes)}, the "
+            f"number of --attributes, got {args.unet.context_dim}"
         )
     with usage():
         return replace(args.unet, context_dim=len(args.attributes))
@@ -430,10 +426,8 @@ def resume_command(args: Resume) -> None:
     )
     if config.steps < trainer.step:
         raise UsageError(
-            (
-                f"--steps must be at least the {trainer.step} that are done, got "
-                f"{config.steps}"
-            )
+            f"--steps must be at least the {trainer.step} that are done, got "
+            f"{config.steps}"
         )
     facts |= dict(train=asdict(config), made=_made(trainer))
     _train_on(
@@ -464,10 +458,8 @@ def _facts(folder: Path, config: dict) -> dict:
     for name, kind in _KINDS.items():
         if not isinstance(facts[name], kind):
             raise ValueError(
-                (
-                    f"{folder / 'config.json'} must hold {name} as ddpm-lit train "
-                    f"writes it, got {str(facts[name])[:100]}"
-                )
+                f"{folder / 'config.json'} must hold {name} as ddpm-lit train "
+                f"writes it, got {str(facts[name])[:100]}"
             )
     try:
         TrainConfig(**facts["train"])
@@ -575,10 +567,8 @@ def _new_file(path: Path, overwrite: bool | None = None) -> Path:
     nothing can be written there."""
     if path.exists() and not overwrite:
         raise UsageError(
-            (
-                f"--out must name what does not exist yet, and {path} "
-                f"does{'' if overwrite is None else '; --overwrite replaces it'}"
-            )
+            f"--out must name what does not exist yet, and {path} "
+            f"does{'' if overwrite is None else '; --overwrite replaces it'}"
         )
     if path.is_dir():
         raise UsageError(f"--out must name a file, and {path} is a folder")
@@ -593,10 +583,8 @@ def sample_command(args: Sample) -> None:
     "`ddpm-lit sample`: draw images and write them."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError(
-            (
-                "ddpm-lit sample is for one process: start it without accelerate "
-                "launch or torchrun"
-            )
+            "ddpm-lit sample is for one process: start it without accelerate "
+            "launch or torchrun"
         )
     run = find_model(args.run)
     with usage():
@@ -625,10 +613,8 @@ def sample_command(args: Sample) -> None:
     print(path)
     if args.encode:
         print(
-            (
-                f"mean squared error {drawn.error.item():.3g}, on a scale from 0 for "
-                "black to 1 for white"
-            )
+            f"mean squared error {drawn.error.item():.3g}, on a scale from 0 for "
+            "black to 1 for white"
         )
 
 # %% ../nbs/7_command/04_commands.ipynb #15287a39
@@ -637,17 +623,13 @@ def _asked(args: Sample, run: Run) -> tuple | None:
     known = _strings(run, "attributes") if run.model.config.context_dim else []
     if args.labels and known:
         raise ValueError(
-            (
-                "--class is for a model trained with classes, and this one knows "
-                f"attributes: --attributes {known[0]}=1"
-            )
+            "--class is for a model trained with classes, and this one knows "
+            f"attributes: --attributes {known[0]}=1"
         )
     if args.attributes is not None and not known:
         raise ValueError(
-            (
-                "--attributes is for a model trained with --attributes, and this one "
-                "was not"
-            )
+            "--attributes is for a model trained with --attributes, and this one "
+            "was not"
         )
     classes = run.model.config.num_classes
     named = [_class(word, _strings(run, "classes")) for word in args.labels or ()]
@@ -658,10 +640,8 @@ def _asked(args: Sample, run: Run) -> tuple | None:
     )
     if args.guidance != 1 and labels is None and not args.attributes:
         raise ValueError(
-            (
-                "--guidance needs a --class or --attributes to guide to, got "
-                f"{args.guidance:g} alone"
-            )
+            "--guidance needs a --class or --attributes to guide to, got "
+            f"{args.guidance:g} alone"
         )
     try:
         return check_labels(
@@ -723,10 +703,8 @@ def _contexts(words: tuple[str, ...], known: list[str]) -> list[float]:
     for name, _, value in (word.partition("=") for word in words):
         if name not in told:
             raise ValueError(
-                (
-                    f"--attributes must be out of {', '.join(known)}, got "
-                    f"{name!r}{_meant(name, known)}"
-                )
+                f"--attributes must be out of {', '.join(known)}, got "
+                f"{name!r}{_meant(name, known)}"
             )
         try:
             told[name] = float(value or 1)
@@ -924,10 +902,8 @@ def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
         return print(f"ddpm-lit {__version__}")
     if name not in COMMANDS:
         raise UsageError(
-            (
-                f"{f'there is no command {name!r}' if name else 'a command is missing'}: "
-                f"give {', '.join(COMMANDS)} (see ddpm-lit --help)"
-            )
+            f"{f'there is no command {name!r}' if name else 'a command is missing'}: "
+            f"give {', '.join(COMMANDS)} (see ddpm-lit --help)"
         )
     read, run = COMMANDS[name]
     args = read(rest)

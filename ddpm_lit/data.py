@@ -52,10 +52,8 @@ def check_conditions(
     "Refuse what cannot belong to n pictures. ValueError names it."
     if labels is not None and (labels.dtype != torch.int64 or labels.shape != (n,)):
         raise ValueError(
-            (
-                f"labels must be int64 of shape ({n},), got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}"
-            )
+            f"labels must be int64 of shape ({n},), got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
         )
     if contexts is not None and (
         contexts.dtype != torch.float32
@@ -78,10 +76,8 @@ def check_conditions(
         fit = labels is not None and 0 <= labels.min() and labels.max() < len(names)
     if not fit:
         raise ValueError(
-            (
-                "names must hold one name for each column of contexts or, without "
-                f"contexts, for each class of labels, got {len(names)}"
-            )
+            "names must hold one name for each column of contexts or, without "
+            f"contexts, for each class of labels, got {len(names)}"
         )
 
 # %% ../nbs/3_images/01_images.ipynb #900b5ff4
@@ -115,20 +111,16 @@ class ImageData:
             or 0 in self.images.shape
         ):
             raise ValueError(
-                (
-                    "images must be uint8 of shape (N, C, H, W) with no side 0, got "
-                    f"{self.images.dtype} of shape {tuple(self.images.shape)}"
-                )
+                "images must be uint8 of shape (N, C, H, W) with no side 0, got "
+                f"{self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         check_conditions(len(self), self.labels, self.contexts, self.names)
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels must lie in 2..256, got {self.levels}")
         if (top := self.images.max().item()) >= self.levels:
             raise ValueError(
-                (
-                    f"images must have values 0..{self.levels - 1} for "
-                    f"levels={self.levels}, got {top}"
-                )
+                f"images must have values 0..{self.levels - 1} for "
+                f"levels={self.levels}, got {top}"
             )
 
     def __len__(self) -> int:
@@ -177,10 +169,8 @@ class ImageData:
 def _check_pictures(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
-            (
-                "images must have shape (N, C, H, W) with C = 1 or 3 and no side 0, "
-                f"got {tuple(images.shape)}"
-            )
+            "images must have shape (N, C, H, W) with C = 1 or 3 and no side 0, "
+            f"got {tuple(images.shape)}"
         )
 
 
@@ -341,10 +331,8 @@ def save_gif(
     format = _format(path, {".gif": "GIF"})
     if min(ms, hold) < 20:
         raise ValueError(
-            (
-                "ms and hold must be at least 20 (browsers slow down what is faster), "
-                f"got {ms} and {hold}"
-            )
+            "ms and hold must be at least 20 (browsers slow down what is faster), "
+            f"got {ms} and {hold}"
         )
     first, *rest = [_gif_frame(images, columns, scale) for images in frames] or [None]
     if first is None:
@@ -381,8 +369,6 @@ def check_range(
     slack = 1e-6 * (high - low)
     if not (low - slack <= least and most <= high + slack):  # true for NaN as well
         raise ValueError(
-            (
-                f"{name} must lie in [{low:g}, {high:g}], but its values run from "
-                f"{least:g} to {most:g}"
-            )
+            f"{name} must lie in [{low:g}, {high:g}], but its values run from "
+            f"{least:g} to {most:g}"
         )

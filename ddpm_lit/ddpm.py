@@ -257,10 +257,8 @@ def _check_signal(
         return
     if snr == 0:
         raise ValueError(
-            (
-                f"param must be X0 or V where SNR is 0, got EPS at t = {t}: noise "
-                "alone does not tell x0"
-            )
+            f"param must be X0 or V where SNR is 0, got EPS at t = {t}: noise "
+            "alone does not tell x0"
         )
     if clip is None:
         warnings.warn(

@@ -70,10 +70,8 @@ def check_labels(
         raise ValueError(f"guidance must be a finite number, got {guidance}")
     if asked is None and guidance != 1:
         raise ValueError(
-            (
-                f"guidance must be 1 where no labels are given, got {guidance:g}: "
-                "there is nothing to guide to"
-            )
+            f"guidance must be 1 where no labels are given, got {guidance:g}: "
+            "there is nothing to guide to"
         )
     if asked is not None:
         asked = (
@@ -87,17 +85,13 @@ def check_labels(
     if needs and not run.config.get("train", {}).get("label_drop", 0) > 0:
         if asked is None:
             raise ValueError(
-                (
-                    "labels must be given for a model that was trained without "
-                    "dropping any (label_drop): it has not learned to draw without"
-                )
+                "labels must be given for a model that was trained without "
+                "dropping any (label_drop): it has not learned to draw without"
             )
         raise ValueError(
-            (
-                "guidance must be 1 for a model that was trained without dropping "
-                f"labels (label_drop), got {guidance:g}: it has not learned to draw "
-                "without"
-            )
+            "guidance must be 1 for a model that was trained without dropping "
+            f"labels (label_drop), got {guidance:g}: it has not learned to draw "
+            "without"
         )
     return asked
 
@@ -107,10 +101,8 @@ def _known(classes: int | None, labels: Any) -> tuple[int, ...]:
     labels = labels if isinstance(labels, list) else [labels]
     if classes is None:
         raise ValueError(
-            (
-                "labels must be left out for a model trained without classes "
-                f"(num_classes, --num-classes), got {', '.join(map(str, labels))}"
-            )
+            "labels must be left out for a model trained without classes "
+            f"(num_classes, --num-classes), got {', '.join(map(str, labels))}"
         )
     if not len(labels):
         raise ValueError("labels must be one or more classes, got none")
@@ -403,26 +395,20 @@ def _refuse(folder: Path, settings: dict) -> None:
     again, there = "overwrite (--overwrite) draws all anew", read_settings(folder)
     if there is None:
         raise ValueError(
-            (
-                f"folder must be new, empty, or one that was begun so, and {folder} is "
-                f"none of these; {again}"
-            )
+            f"folder must be new, empty, or one that was begun so, and {folder} is "
+            f"none of these; {again}"
         )
     name = next(
         name for name in [*settings, *there] if there.get(name) != settings.get(name)
     )
     if name == "model":
         raise ValueError(
-            (
-                f"the model must be the one that {folder} was begun with, and it is "
-                f"another; {again}"
-            )
+            f"the model must be the one that {folder} was begun with, and it is "
+            f"another; {again}"
         )
     raise ValueError(
-        (
-            f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got "
-            f"{json.dumps(settings.get(name))}; {again}"
-        )
+        f"{name} must be {json.dumps(there.get(name))}, as {folder} was begun, got "
+        f"{json.dumps(settings.get(name))}; {again}"
     )
 
 # %% ../nbs/6_using/01_generating.ipynb #70a69077
@@ -561,10 +547,8 @@ def read_mask(
     keep = _picture(Path(path), run.model.config.image_size, 1)[None] < 128
     if keep.all():
         raise ValueError(
-            (
-                f"the mask {path} must be white where the image is to be filled in, "
-                "and it is black everywhere"
-            )
+            f"the mask {path} must be white where the image is to be filled in, "
+            "and it is black everywhere"
         )
     return keep
 
@@ -576,10 +560,8 @@ def _picture(path: Path, size: int, channels: int) -> Tensor:
     pixels = read_picture(path, None, channels)
     if pixels.shape[1:] != (size, size):
         raise ValueError(
-            (
-                f"the picture {path} must have {size}x{size} pixels, as the images of "
-                f"the run, got {pixels.shape[2]}x{pixels.shape[1]}"
-            )
+            f"the picture {path} must have {size}x{size} pixels, as the images of "
+            f"the run, got {pixels.shape[2]}x{pixels.shape[1]}"
         )
     return pixels
 
@@ -588,10 +570,8 @@ def _check_images(run: Run, x0: Tensor) -> None:
     shape = (run.model.config.in_channels, *[run.model.config.image_size] * 2)
     if x0.shape[1:] != shape:
         raise ValueError(
-            (
-                f"x0 must have shape (B, {', '.join(map(str, shape))}), as the images "
-                f"of the run, got {tuple(x0.shape)}"
-            )
+            f"x0 must have shape (B, {', '.join(map(str, shape))}), as the images "
+            f"of the run, got {tuple(x0.shape)}"
         )
     check_range(x0)
 
@@ -599,10 +579,8 @@ def _check_images(run: Run, x0: Tensor) -> None:
 def _one(labels: tuple | None) -> tuple | None:
     if labels is not None and len(labels) > 1:
         raise ValueError(
-            (
-                "labels must be one class or context here, the same for all images, "
-                f"got {len(labels)}"
-            )
+            "labels must be one class or context here, the same for all images, "
+            f"got {len(labels)}"
         )
     return labels
 
@@ -610,10 +588,8 @@ def _one(labels: tuple | None) -> tuple | None:
 def _check_quiet(sampler: Any) -> None:
     if getattr(sampler, "stochastic", True):
         raise ValueError(
-            (
-                "sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got "
-                f"{sampler}: the way back to x_T is known only then"
-            )
+            "sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got "
+            f"{sampler}: the way back to x_T is known only then"
         )
 
 # %% ../nbs/6_using/01_generating.ipynb #59be3b3b

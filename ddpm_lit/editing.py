@@ -100,10 +100,8 @@ def _mixed(a: Tensor, b: Tensor, w) -> tuple[Tensor, Tensor, Tensor]:
     w = torch.as_tensor(w, dtype=torch.float64)
     if w.shape not in ((), a.shape[:1]):
         raise ValueError(
-            (
-                f"w must be a number, or one for each of the {len(a)} images, got "
-                f"shape {tuple(w.shape)}"
-            )
+            f"w must be a number, or one for each of the {len(a)} images, got "
+            f"shape {tuple(w.shape)}"
         )
     if not ((w >= 0) & (w <= 1)).all():
         raise ValueError(f"w must lie in [0, 1], got {w.tolist()}")
@@ -121,10 +119,8 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
     )
     if not (along > 1e-6).all():
         raise ValueError(
-            (
-                "a and b must not be zero or opposite to each other: no arc between "
-                "them is the shortest"
-            )
+            "a and b must not be zero or opposite to each other: no arc between "
+            "them is the shortest"
         )
     return 2 * torch.atan2(apart, along)
 
@@ -213,10 +209,8 @@ def _clean(x0: Tensor, clip: Clip | None) -> Tensor:
     low, high = (-1.0, 1.0) if isinstance(clip, DynamicThreshold) else clip
     if not (low - 1e-6 <= x0.min() and x0.max() <= high + 1e-6):
         raise ValueError(
-            (
-                f"x0 must lie in {low:g}..{high:g}, the range of clip, but its values "
-                f"run from {x0.min().item():g} to {x0.max().item():g}"
-            )
+            f"x0 must lie in {low:g}..{high:g}, the range of clip, but its values "
+            f"run from {x0.min().item():g} to {x0.max().item():g}"
         )
     return x0
 
@@ -389,20 +383,16 @@ class Keep:
     def __post_init__(self):
         if self.mask.dtype != torch.bool:
             raise ValueError(
-                (
-                    "mask must be bool, True where the image is kept, got "
-                    f"{self.mask.dtype}"
-                )
+                "mask must be bool, True where the image is kept, got "
+                f"{self.mask.dtype}"
             )
         fits = self.mask.ndim == self.x0.ndim and all(
             m in (1, n) for m, n in zip(self.mask.shape, self.x0.shape)
         )
         if not fits:
             raise ValueError(
-                (
-                    f"mask must have the shape of x0, {tuple(self.x0.shape)}, or sizes "
-                    f"1 in places, got {tuple(self.mask.shape)}"
-                )
+                f"mask must have the shape of x0, {tuple(self.x0.shape)}, or sizes "
+                f"1 in places, got {tuple(self.mask.shape)}"
             )
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:

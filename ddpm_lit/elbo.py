@@ -48,10 +48,8 @@ def vlb_weight(
     det = signal * b - noise * a
     if det.device.type == "cpu" and (det == 0).any():
         raise ValueError(
-            (
-                f"a loss of {param.name} has an infinite weight where alpha_bar is 0; "
-                "choose another t or parameterization"
-            )
+            f"a loss of {param.name} has an infinite weight where alpha_bar is 0; "
+            "choose another t or parameterization"
         )
     return abar_s * beta / (2 * share * (1 - abar_t) * det**2)
 
@@ -82,20 +80,16 @@ def _check_levels(x0: Tensor, levels: int) -> None:
         )
     if not ((x0 >= -1) & (x0 <= 1)).all():
         raise ValueError(
-            (
-                f"x0 must lie in [-1, 1], got values from {x0.min().item():g} to "
-                f"{x0.max().item():g}"
-            )
+            f"x0 must lie in [-1, 1], got values from {x0.min().item():g} to "
+            f"{x0.max().item():g}"
         )
     level = (at_least_float32(x0) + 1) * ((levels - 1) / 2)
     off = (level - level.round()).abs()
     if (off > 0.01).any():
         raise ValueError(
-            (
-                f"x0 must have values -1 + 2k/{levels - 1} for levels={levels}, got "
-                f"{x0.flatten()[off.argmax()].item():g}, between k = "
-                f"{level.flatten()[off.argmax()].floor().item():.0f} and the next"
-            )
+            f"x0 must have values -1 + 2k/{levels - 1} for levels={levels}, got "
+            f"{x0.flatten()[off.argmax()].item():g}, between k = "
+            f"{level.flatten()[off.argmax()].floor().item():.0f} and the next"
         )
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #23030a66

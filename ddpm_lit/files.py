@@ -196,17 +196,13 @@ def _in_zip(path: Path) -> Iterator[str]:
         name = member.orig_filename
         if _leads_out(name):
             raise ValueError(
-                (
-                    f"{path} has a member {name!r}: names with a backslash, or that "
-                    "lead out of the zip, are refused; pack the folder again"
-                )
+                f"{path} has a member {name!r}: names with a backslash, or that "
+                "lead out of the zip, are refused; pack the folder again"
             )
         if member.flag_bits & 1:
             raise ValueError(
-                (
-                    f"{path} is encrypted (its member {name!r}): unpack it with its "
-                    "password and give the folder"
-                )
+                f"{path} is encrypted (its member {name!r}): unpack it with its "
+                "password and give the folder"
             )
         if name in seen:
             raise ValueError(f"{path} has two members {name!r}: pack the folder again")
@@ -221,10 +217,8 @@ def picture_names(source: Path) -> list[str]:
     found = sorted(names, key=lambda name: name.split("/"))
     if not found:
         raise ValueError(
-            (
-                f"{source} holds no pictures: files ending in {' '.join(_SUFFIXES)} "
-                "are read, and zips within a zip are not"
-            )
+            f"{source} holds no pictures: files ending in {' '.join(_SUFFIXES)} "
+            "are read, and zips within a zip are not"
         )
     return found
 
@@ -378,10 +372,8 @@ class ImageFiles:
             raise ValueError("files must name at least one picture, got none")
         if self.image_size < 1 or self.channels not in (1, 3):
             raise ValueError(
-                (
-                    "image_size must be at least 1 and channels 1 or 3, got "
-                    f"{self.image_size} and {self.channels}"
-                )
+                "image_size must be at least 1 and channels 1 or 3, got "
+                f"{self.image_size} and {self.channels}"
             )
         check_conditions(len(self), self.labels, self.contexts, self.names)
 

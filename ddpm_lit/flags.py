@@ -65,10 +65,8 @@ class ScheduleConfig:
         for name, beta in betas.items():
             if "linear" not in self.schedule:
                 raise ValueError(
-                    (
-                        f"{name} is for the linear and scaled_linear schedules, not "
-                        f"for {self.schedule}"
-                    )
+                    f"{name} is for the linear and scaled_linear schedules, not "
+                    f"for {self.schedule}"
                 )
             if not 0 < beta < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {beta:g}")
@@ -109,10 +107,8 @@ class Common:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError):
             raise ValueError(
-                (
-                    "device must be one that this machine has, such as cpu, got "
-                    f"{self.device!r}"
-                )
+                "device must be one that this machine has, such as cpu, got "
+                f"{self.device!r}"
             ) from None
 
     @property
@@ -272,17 +268,13 @@ class Walk:
     def __post_init__(self):
         if self.sampler != "ddim" and self.eta != 0:
             raise ValueError(
-                (
-                    f"eta is for --sampler ddim, got {self.eta:g} with "
-                    f"{self.sampler}{', which has --variance' if self.sampler == 'ddpm' else ', which adds no noise'}"
-                )
+                f"eta is for --sampler ddim, got {self.eta:g} with "
+                f"{self.sampler}{', which has --variance' if self.sampler == 'ddpm' else ', which adds no noise'}"
             )
         if self.sampler != "ddpm" and self.variance != "posterior":
             raise ValueError(
-                (
-                    f"variance is for --sampler ddpm, got {self.variance} with "
-                    f"{self.sampler}{'; ddim has --eta' if self.sampler == 'ddim' else ''}"
-                )
+                f"variance is for --sampler ddpm, got {self.variance} with "
+                f"{self.sampler}{'; ddim has --eta' if self.sampler == 'ddim' else ''}"
             )
         self.build(1000)
 
@@ -464,10 +456,8 @@ def _check_together(args: Sample) -> None:
     )
     if len(modes) > 1:
         raise ValueError(
-            (
-                f"--{modes[0]} and --{modes[1]} ask for different pictures: give one "
-                "of them"
-            )
+            f"--{modes[0]} and --{modes[1]} ask for different pictures: give one "
+            "of them"
         )
     if args.separate and modes:
         raise ValueError(
@@ -479,10 +469,8 @@ def _check_together(args: Sample) -> None:
         )
     if args.mode in ("interpolate", "encode") and noisy:
         raise ValueError(
-            (
-                f"--{args.mode} needs a sampler that draws no noise: --sampler ddim "
-                "without --eta, or dpm"
-            )
+            f"--{args.mode} needs a sampler that draws no noise: --sampler ddim "
+            "without --eta, or dpm"
         )
     if args.mode in ("interpolate", "encode") and len(args.labels or ()) > 1:
         raise ValueError(f"--{args.mode} takes one --class, got {len(args.labels)}")
@@ -630,10 +618,8 @@ def parse_train(argv: list[str]) -> Train:  # the words after `train`
     )
     if not help and not any(not word.startswith("-") for word in words):
         raise UsageError(
-            (
-                f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of "
-                "images (see ddpm-lit train --help)"
-            )
+            f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of "
+            "images (see ddpm-lit train --help)"
         )
     likely = [
         word if word in PRESETS and word not in FITTING else FITTING[word]
@@ -667,10 +653,8 @@ def find_model(name: str) -> Run:
         if Path(name).is_dir():
             raise
         raise UsageError(
-            (
-                f"there is no run folder {name!r}, and no model of that name comes "
-                "with the package"
-            )
+            f"there is no run folder {name!r}, and no model of that name comes "
+            "with the package"
         ) from error
 
 
@@ -735,10 +719,8 @@ def _schedule_of(run: Run) -> ScheduleConfig:
         if _alike(made := ScheduleConfig(kind, run.schedule.T), run.schedule):
             return made
     raise UsageError(
-        (
-            "--from must have a schedule that --schedule can name; in Python, "
-            "start_from and Trainer take any"
-        )
+        "--from must have a schedule that --schedule can name; in Python, "
+        "start_from and Trainer take any"
     )
 
 

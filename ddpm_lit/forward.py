@@ -33,10 +33,8 @@ def q_sample(
     abar_t = schedule.at(t)
     if abar_t.ndim and len(abar_t) != len(x0):
         raise ValueError(
-            (
-                f"t must have one time for each of the {len(x0)} images of x0, got "
-                f"{len(abar_t)}"
-            )
+            f"t must have one time for each of the {len(x0)} images of x0, got "
+            f"{len(abar_t)}"
         )
     return expand(abar_t.sqrt(), x0) * at_least_float32(x0) + expand(
         (1 - abar_t).sqrt(), x0
@@ -56,10 +54,8 @@ def _check_earlier(s: int | Tensor, t: int | Tensor) -> None:
     wrong = (s < 0) | (s >= t)
     if wrong.any():
         raise ValueError(
-            (
-                f"s must lie in 0..t-1, got s = {s[wrong][0].item()} with t = "
-                f"{t[wrong][0].item()}"
-            )
+            f"s must lie in 0..t-1, got s = {s[wrong][0].item()} with t = "
+            f"{t[wrong][0].item()}"
         )
 
 # %% ../nbs/1_mathematics/04_forward.ipynb #bd7f7cb9
@@ -94,17 +90,13 @@ def draw_noise(
         ).to(device)
     if not isinstance(generator, Sequence):
         raise ValueError(
-            (
-                "generator must be a torch.Generator, a sequence of them or None, got "
-                f"{type(generator).__name__}"
-            )
+            "generator must be a torch.Generator, a sequence of them or None, got "
+            f"{type(generator).__name__}"
         )
     if len(generator) != shape[0]:
         raise ValueError(
-            (
-                f"generator must be one, or one for each of the {shape[0]} images, got "
-                f"{len(generator)}"
-            )
+            f"generator must be one, or one for each of the {shape[0]} images, got "
+            f"{len(generator)}"
         )
     return torch.stack(
         [

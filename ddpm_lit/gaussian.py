@@ -29,10 +29,8 @@ class Gaussian:
             len(var) != len(mean) or any(k not in (1, n) for k, n in zip(var, mean))
         ):
             raise ValueError(
-                (
-                    "var must have shape () or one that broadcasts, axis by axis, to "
-                    f"the mean's {tuple(mean)}, got {tuple(var)}"
-                )
+                "var must have shape () or one that broadcasts, axis by axis, to "
+                f"the mean's {tuple(mean)}, got {tuple(var)}"
             )
 
     def sample(
@@ -43,10 +41,8 @@ class Gaussian:
         has another shape."""
         if noise.shape != self.mean.shape:
             raise ValueError(
-                (
-                    f"noise must have the mean's shape {tuple(self.mean.shape)}, got "
-                    f"{tuple(noise.shape)}"
-                )
+                f"noise must have the mean's shape {tuple(self.mean.shape)}, got "
+                f"{tuple(noise.shape)}"
             )
         return self.mean + self.var.sqrt() * noise
 

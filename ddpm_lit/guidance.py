@@ -36,10 +36,8 @@ def classifier_guided(
         abar_t, slope = schedule.at(t), at_least_float32(slope)
         if abar_t.device.type == "cpu" and not abar_t.all():
             raise ValueError(
-                (
-                    "t must have alpha_bar > 0, where a classifier can see something, "
-                    f"got {t.tolist()}"
-                )
+                "t must have alpha_bar > 0, where a classifier can see something, "
+                f"got {t.tolist()}"
             )
         x0_shift = expand(scale * (1 - abar_t) / abar_t.sqrt(), slope) * slope
         eps_shift = expand(-scale * (1 - abar_t).sqrt(), slope) * slope
@@ -62,17 +60,13 @@ def _asked_of(
     labels = y.dtype == torch.int64 and y.ndim < 2
     if not labels and not (y.is_floating_point() and y.ndim == 2):
         raise ValueError(
-            (
-                "y must be int64 labels (B,), one int, or float contexts (B, D), got "
-                f"{y.dtype} of shape {tuple(y.shape)}"
-            )
+            "y must be int64 labels (B,), one int, or float contexts (B, D), got "
+            f"{y.dtype} of shape {tuple(y.shape)}"
         )
     if scale.ndim > 1 or not scale.isfinite().all():
         raise ValueError(
-            (
-                "scale must be a finite number, or one for each image, got "
-                f"{scale.tolist()}"
-            )
+            "scale must be a finite number, or one for each image, got "
+            f"{scale.tolist()}"
         )
     # a U-Net refuses here what it does not know
     if hasattr(model, "null"):
@@ -83,10 +77,8 @@ def _asked_of(
 def _check_batch(name: str, value: Tensor, x: Tensor) -> None:
     if value.ndim and len(value) != len(x):
         raise ValueError(
-            (
-                f"{name} must have one entry for each of the {len(x)} images, got "
-                f"{len(value)}"
-            )
+            f"{name} must have one entry for each of the {len(x)} images, got "
+            f"{len(value)}"
         )
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #9b1d67da

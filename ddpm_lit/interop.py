@@ -120,10 +120,8 @@ def _shape(theirs: dict[str, Any]) -> UNetConfig:
     for name, (allowed, default) in _DDPM_NETWORK.items():
         if theirs.get(name, default) not in allowed:
             raise ValueError(
-                (
-                    f"{name} must be {' or '.join(map(repr, allowed))} in a DDPM "
-                    f"U-Net, got {theirs.get(name, default)!r}"
-                )
+                f"{name} must be {' or '.join(map(repr, allowed))} in a DDPM "
+                f"U-Net, got {theirs.get(name, default)!r}"
             )
     widths, size, classes = (
         theirs["block_out_channels"],
@@ -152,10 +150,8 @@ def _shape(theirs: dict[str, Any]) -> UNetConfig:
     middle = config.groups if config.conditioning == "scale_shift" else None
     if theirs.get("attn_norm_num_groups") not in (middle, config.groups):
         raise ValueError(
-            (
-                f"attn_norm_num_groups must be {middle} here, got "
-                f"{theirs.get('attn_norm_num_groups')}"
-            )
+            f"attn_norm_num_groups must be {middle} here, got "
+            f"{theirs.get('attn_norm_num_groups')}"
         )
     config = replace(
         config, attention=tuple(n for n, yes in zip(config.sizes, attends) if yes)
@@ -169,10 +165,8 @@ def _heads(c: UNetConfig, head_dim: int | None) -> dict[str, int]:
     for width in c.attention_widths:
         if head_dim and width % head_dim:
             raise ValueError(
-                (
-                    f"attention_head_dim must divide the width {width} of each level "
-                    f"with attention, got {head_dim}"
-                )
+                f"attention_head_dim must divide the width {width} of each level "
+                f"with attention, got {head_dim}"
             )
     heads = {
         1 if head_dim is None else width // head_dim for width in c.attention_widths
@@ -185,26 +179,20 @@ def _check_channels(theirs: dict[str, Any], widths, size) -> None:
         raise ValueError(f"out_channels is twice in_channels: {_LEARNED}")
     if theirs["in_channels"] != theirs.get("out_channels"):
         raise ValueError(
-            (
-                f"out_channels must be in_channels, {theirs['in_channels']}, got "
-                f"{theirs.get('out_channels')}"
-            )
+            f"out_channels must be in_channels, {theirs['in_channels']}, got "
+            f"{theirs.get('out_channels')}"
         )
     if not isinstance(size, int):
         raise ValueError(f"sample_size must be one whole number, got {size!r}")
     if theirs.get("time_embedding_dim") not in (None, 4 * widths[0]):
         raise ValueError(
-            (
-                "time_embedding_dim must be four times the first width, "
-                f"{4 * widths[0]}, got {theirs['time_embedding_dim']}"
-            )
+            "time_embedding_dim must be four times the first width, "
+            f"{4 * widths[0]}, got {theirs['time_embedding_dim']}"
         )
     if widths[0] % theirs.get("norm_num_groups", 32):
         raise ValueError(
-            (
-                f"norm_num_groups must divide the first width, {widths[0]}, got "
-                f"{theirs.get('norm_num_groups', 32)}"
-            )
+            f"norm_num_groups must divide the first width, {widths[0]}, got "
+            f"{theirs.get('norm_num_groups', 32)}"
         )
     if any(w % widths[0] for w in widths):
         raise ValueError(
@@ -302,27 +290,21 @@ def sampler_from_diffusers(
     )
     if kind not in ("DDPMScheduler", "DDIMScheduler"):
         raise ValueError(
-            (
-                "scheduler must be a DDPMScheduler or a DDIMScheduler, got "
-                f"{kind or type(scheduler).__name__}"
-            )
+            "scheduler must be a DDPMScheduler or a DDIMScheduler, got "
+            f"{kind or type(scheduler).__name__}"
         )
     if theirs.get("set_alpha_to_one", True) is False:
         raise ValueError(
-            (
-                "set_alpha_to_one must be True: False ends the walk at x_1 and leaves "
-                "its noise in the image"
-            )
+            "set_alpha_to_one must be True: False ends the walk at x_1 and leaves "
+            "its noise in the image"
         )
     times = time_steps(T, steps, spacing)
     if spacing == "leading":
         times = [t + offset for t in times]
     if times[0] > T:
         raise ValueError(
-            (
-                f"steps_offset must leave the times within 1..{T}, got {offset}, which "
-                f"makes the first {times[0]}"
-            )
+            f"steps_offset must leave the times within 1..{T}, got {offset}, which "
+            f"makes the first {times[0]}"
         )
     if kind == "DDIMScheduler":
         return DDIM(None, eta, timesteps=times)
@@ -335,10 +317,8 @@ def sampler_from_diffusers(
     variance = theirs.get("variance_type", "fixed_small")
     if variance not in variances:
         raise ValueError(
-            (
-                f"variance_type must be one of {', '.join(variances)}: learned "
-                f"variances are not supported, got {variance!r}"
-            )
+            f"variance_type must be one of {', '.join(variances)}: learned "
+            f"variances are not supported, got {variance!r}"
         )
     return DDPM(variances[variance], timesteps=times)
 
@@ -349,10 +329,8 @@ def _settings(thing: Any) -> dict[str, Any]:
     config = getattr(thing, "config", thing)
     if not hasattr(config, "keys"):
         raise ValueError(
-            (
-                "an object of diffusers or its configuration is needed, got "
-                f"{type(thing).__name__}"
-            )
+            "an object of diffusers or its configuration is needed, got "
+            f"{type(thing).__name__}"
         )
     return {"_class_name": type(thing).__name__} | dict(config)
 
@@ -408,10 +386,8 @@ def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         }
     if not isinstance(source, (str, Path)):
         raise ValueError(
-            (
-                "source must be a UNet2DModel, a pipeline or a folder, got "
-                f"{type(source).__name__}"
-            )
+            "source must be a UNet2DModel, a pipeline or a folder, got "
+            f"{type(source).__name__}"
         )
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -424,10 +400,8 @@ def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     file = folder / "diffusion_pytorch_model.safetensors"
     if not file.exists():
         raise ValueError(
-            (
-                f"{folder} must hold {file.name}; weights in another format, such as a "
-                "pickle, are not opened"
-            )
+            f"{folder} must hold {file.name}; weights in another format, such as a "
+            "pickle, are not opened"
         )
     try:
         return _read(folder, "config.json"), {
@@ -441,10 +415,8 @@ def _scheduler(source: Any, scheduler: Any) -> dict[str, Any]:
     if scheduler is None:
         if hasattr(source, "state_dict"):
             raise ValueError(
-                (
-                    "scheduler must be given with a network that is not in a "
-                    "pipeline's folder"
-                )
+                "scheduler must be given with a network that is not in a "
+                "pipeline's folder"
             )
         folder = Path(source)
         return _read(
@@ -471,10 +443,8 @@ def _ours(config: UNetConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     if theirs:
         raise ValueError(
-            (
-                f"{next(iter(theirs))} is a weight that a DDPM U-Net of this shape "
-                "does not have"
-            )
+            f"{next(iter(theirs))} is a weight that a DDPM U-Net of this shape "
+            "does not have"
         )
     with torch.device("meta"):
         want = {name: x.shape for name, x in UNet(config).state_dict().items()}
@@ -525,32 +495,24 @@ def _check_expressible(c: UNetConfig) -> None:
     "Refuse what UNet2DModel has no setting for."
     if c.context_dim is not None:
         raise ValueError(
-            (
-                "run must have a network without contexts, which UNet2DModel does not "
-                f"know, got context_dim = {c.context_dim}"
-            )
+            "run must have a network without contexts, which UNet2DModel does not "
+            f"know, got context_dim = {c.context_dim}"
         )
     if c.multipliers[0] != 1:
         raise ValueError(
-            (
-                "run must have 1 as the first multiplier of its network, as "
-                f"UNet2DModel does, got {c.multipliers}"
-            )
+            "run must have 1 as the first multiplier of its network, as "
+            f"UNet2DModel does, got {c.multipliers}"
         )
     if c.upsampling != "nearest":
         raise ValueError(
-            (
-                "run must have upsampling = 'nearest', the only one of UNet2DModel, "
-                f"got {c.upsampling!r}"
-            )
+            "run must have upsampling = 'nearest', the only one of UNet2DModel, "
+            f"got {c.upsampling!r}"
         )
     if any(n % 2 for n in c.sizes[:-1]):
         raise ValueError(
-            (
-                f"run must have an image_size that can be halved {len(c.sizes) - 1} "
-                "times, as UNet2DModel loses the last row of an odd size, got "
-                f"{c.image_size}"
-            )
+            f"run must have an image_size that can be halved {len(c.sizes) - 1} "
+            "times, as UNet2DModel loses the last row of an odd size, got "
+            f"{c.image_size}"
         )
 
 
@@ -589,11 +551,9 @@ def _head_dim(c: UNetConfig) -> int | None:
     dims = {width // c.heads_at(width) for width in c.attention_widths}
     if len(dims) > 1:
         raise ValueError(
-            (
-                "run must have attention at one width if it has several heads, as "
-                "UNet2DModel fixes the width of a head, got widths "
-                f"{c.attention_widths}"
-            )
+            "run must have attention at one width if it has several heads, as "
+            "UNet2DModel fixes the width of a head, got widths "
+            f"{c.attention_widths}"
         )
     return dims.pop()
 

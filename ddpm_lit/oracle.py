@@ -40,17 +40,13 @@ class GaussianMixtureOracle:
         K = len(self.means)
         if self.weights.shape != (K,) or not (self.weights > 0).all():
             raise ValueError(
-                (
-                    f"weights must be {K} positive numbers, one for each of the means, "
-                    f"got {self.weights.tolist()}"
-                )
+                f"weights must be {K} positive numbers, one for each of the means, "
+                f"got {self.weights.tolist()}"
             )
         if self.variances.shape != (K,) or not (self.variances >= 0).all():
             raise ValueError(
-                (
-                    f"variances must be {K} numbers >= 0, one for each of the means, "
-                    f"got {self.variances.tolist()}"
-                )
+                f"variances must be {K} numbers >= 0, one for each of the means, "
+                f"got {self.variances.tolist()}"
             )
         object.__setattr__(self, "weights", self.weights / self.weights.sum())
 
@@ -131,10 +127,8 @@ class GaussianMixtureOracle:
         K = len(self.means)
         if y.dtype != torch.int64 or y.shape != (batch,):
             raise ValueError(
-                (
-                    f"y must be int64 of shape ({batch},), one label for each image, "
-                    f"got {y.dtype} of shape {tuple(y.shape)}"
-                )
+                f"y must be int64 of shape ({batch},), one label for each image, "
+                f"got {y.dtype} of shape {tuple(y.shape)}"
             )
         if ((y < 0) | (y > K)).any():
             raise ValueError(
@@ -149,11 +143,9 @@ class GaussianMixtureOracle:
         I), for every image and component."""
         if x.shape[1:] != self.means.shape[1:]:
             raise ValueError(
-                (
-                    "x must have shape (B, "
-                    f"{', '.join(map(str, self.means.shape[1:]))}), as the means have, "
-                    f"got {tuple(x.shape)}"
-                )
+                "x must have shape (B, "
+                f"{', '.join(map(str, self.means.shape[1:]))}), as the means have, "
+                f"got {tuple(x.shape)}"
             )
         x, abar = at_least_float32(x), self.schedule.at(t).reshape(-1, 1)
         var = abar * self.variances.to(abar) + 1 - abar

@@ -31,10 +31,8 @@ def q_posterior(
     alpha, beta = stride(schedule, s, t)
     if beta.ndim and len(beta) != len(xt):
         raise ValueError(
-            (
-                f"t and s must have one time for each of the {len(xt)} images of xt, "
-                f"got {len(beta)}"
-            )
+            f"t and s must have one time for each of the {len(xt)} images of xt, "
+            f"got {len(beta)}"
         )
     abar_s, abar_t = schedule.at(s), schedule.at(t)
     c0 = abar_s.sqrt() * beta / (1 - abar_t)

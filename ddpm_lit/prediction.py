@@ -30,10 +30,8 @@ def _check_pair(first: str, x: Tensor, second: str, y: Tensor, t: int | Tensor) 
     image."""
     if x.shape != y.shape:
         raise ValueError(
-            (
-                f"{second} must have the shape of {first}, {tuple(x.shape)}, got "
-                f"{tuple(y.shape)}"
-            )
+            f"{second} must have the shape of {first}, {tuple(x.shape)}, got "
+            f"{tuple(y.shape)}"
         )
     if isinstance(t, Tensor) and t.ndim == 1 and len(t) != len(x):
         raise ValueError(
@@ -52,10 +50,8 @@ def _check_solvable(name: str, abar_t: Tensor, det: Tensor) -> None:
         else "alpha_bar is 1 and xt is free of noise"
     )
     raise ValueError(
-        (
-            f"a prediction of {name} cannot be decoded where {reason}: it tells "
-            "nothing that xt does not; choose another t or parameterization"
-        )
+        f"a prediction of {name} cannot be decoded where {reason}: it tells "
+        "nothing that xt does not; choose another t or parameterization"
     )
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #8d375a56
@@ -144,10 +140,8 @@ class DynamicThreshold:
             raise ValueError(f"least must be positive, got {self.least!r}")
         if self.most is not None and not self.most >= self.least:
             raise ValueError(
-                (
-                    f"most must be None or at least `least`, {self.least!r}, got "
-                    f"{self.most!r}"
-                )
+                f"most must be None or at least `least`, {self.least!r}, got "
+                f"{self.most!r}"
             )
 
     def __call__(
@@ -181,10 +175,8 @@ def clip_prediction(
         return X0.decode(schedule, clip(pred.x0), xt, t)
     if not isinstance(clip, (tuple, list)) or len(clip) != 2 or not clip[0] < clip[1]:
         raise ValueError(
-            (
-                "clip must be (low, high) with low < high, or a DynamicThreshold, got "
-                f"{clip!r}"
-            )
+            "clip must be (low, high) with low < high, or a DynamicThreshold, got "
+            f"{clip!r}"
         )
     low, high = clip
     return X0.decode(schedule, pred.x0.clamp(low, high), xt, t)
@@ -195,10 +187,8 @@ def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:
         raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
     if weight is not None and weight.shape != (batch,):
         raise ValueError(
-            (
-                f"weight must have shape ({batch},), one for each image, got "
-                f"{tuple(weight.shape)}"
-            )
+            f"weight must have shape ({batch},), one for each image, got "
+            f"{tuple(weight.shape)}"
         )
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #dda49287
@@ -224,10 +214,8 @@ def ddpm_loss(
     out = model(xt, t) if y is None else model(xt, t, y)
     if out.shape != target.shape:
         raise ValueError(
-            (
-                f"the model must return the shape of x0, {tuple(target.shape)}, got "
-                f"{tuple(out.shape)}"
-            )
+            f"the model must return the shape of x0, {tuple(target.shape)}, got "
+            f"{tuple(out.shape)}"
         )
     loss = (target - at_least_float32(out)).square().flatten(1).mean(1)
     if weight is not None:

@@ -140,10 +140,8 @@ def prove(
     lhs, rhs, gap = _difference(lhs, rhs, given)
     if lhs == rhs:
         raise AssertionError(
-            (
-                f"{name}: both sides read {lhs}, and a thing asserted against itself "
-                "proves nothing"
-            )
+            f"{name}: both sides read {lhs}, and a thing asserted against itself "
+            "proves nothing"
         )
     if at := _counterexample(gap):
         raise AssertionError(
@@ -151,10 +149,8 @@ def prove(
         )
     if not _vanishes(gap):
         raise AssertionError(
-            (
-                f"{name} is not proved: the difference does not reduce to 0 but to "
-                f"{sympy.simplify(gap)}"
-            )
+            f"{name} is not proved: the difference does not reduce to 0 but to "
+            f"{sympy.simplify(gap)}"
         )
     return _enter(
         Claim(
@@ -260,10 +256,8 @@ def ties(
     )
     if gap > rtol:
         raise AssertionError(
-            (
-                f"{name}: {_named(function)} differs from the proved expression by a "
-                f"relative {gap:.2g}, allowed {rtol:.0e}"
-            )
+            f"{name}: {_named(function)} differs from the proved expression by a "
+            f"relative {gap:.2g}, allowed {rtol:.0e}"
         )
     return _enter(
         Claim(

@@ -99,18 +99,14 @@ def load_weights(
     for name in sorted(want.keys() | got.keys()):
         if want.get(name) != got.get(name):
             raise ValueError(
-                (
-                    f"{path} does not fit the network: {name} should be "
-                    f"{want.get(name, 'absent')} and is {got.get(name, 'absent')}"
-                )
+                f"{path} does not fit the network: {name} should be "
+                f"{want.get(name, 'absent')} and is {got.get(name, 'absent')}"
             )
         if weights[name].is_floating_point() != own[name].is_floating_point():
             raise ValueError(
-                (
-                    f"{path} does not fit the network: {name} should be of "
-                    f"{'floating-point' if own[name].is_floating_point() else 'whole'} "
-                    f"numbers and is {weights[name].dtype}"
-                )
+                f"{path} does not fit the network: {name} should be of "
+                f"{'floating-point' if own[name].is_floating_point() else 'whole'} "
+                f"numbers and is {weights[name].dtype}"
             )
     model.load_state_dict(weights, assign=assign)
 
@@ -141,10 +137,8 @@ def save_run(
     all. ValueError if `model` is no UNet."""
     if not isinstance(model, UNet):
         raise ValueError(
-            (
-                "model must be a UNet, which can be built again from its "
-                f"configuration, got {type(model).__name__}"
-            )
+            "model must be a UNet, which can be built again from its "
+            f"configuration, got {type(model).__name__}"
         )
     from ddpm_lit import __version__
 
@@ -198,10 +192,8 @@ def load_pretrained(
         raise ValueError(f"{folder} is no run that can be read: {problem}") from None
     if len(weights.get("conv_out.bias", ())) == 2 * model.config.in_channels:
         raise ValueError(
-            (
-                f"{folder} has learned variances, which are not supported; its mean "
-                "alone would be another model"
-            )
+            f"{folder} has learned variances, which are not supported; its mean "
+            "alone would be another model"
         )
     load_weights(
         model,
@@ -223,10 +215,8 @@ def _run_folder(name_or_run: str | Path) -> Path:
     folder = shipped / name_or_run if str(name_or_run) in names else Path(name_or_run)
     if not folder.is_dir():
         raise ValueError(
-            (
-                f"name_or_run must be a run folder or one of {names}, got "
-                f"{str(name_or_run)!r}"
-            )
+            f"name_or_run must be a run folder or one of {names}, got "
+            f"{str(name_or_run)!r}"
         )
     return folder
 
@@ -237,10 +227,8 @@ def _empty_network(shape: dict, tensors: int) -> UNet:
     config = UNetConfig(**shape)
     if config.blocks * len(config.multipliers) > tensors:
         raise ValueError(
-            (
-                "its network has more blocks than weights.safetensors has tensors, "
-                f"which are {tensors}"
-            )
+            "its network has more blocks than weights.safetensors has tensors, "
+            f"which are {tensors}"
         )
     with torch.device("meta"):
         return UNet(config).eval()

@@ -46,18 +46,14 @@ class NoiseSchedule:
             )
         if len(rise := (abar.diff() >= 0).nonzero()):
             raise ValueError(
-                (
-                    "alpha_bar must be strictly decreasing, but "
-                    f"alpha_bar[{rise[0].item() + 1}] is not below "
-                    f"alpha_bar[{rise[0].item()}]"
-                )
+                "alpha_bar must be strictly decreasing, but "
+                f"alpha_bar[{rise[0].item() + 1}] is not below "
+                f"alpha_bar[{rise[0].item()}]"
             )
         if (abar[:-1] <= 1e-12).any() or abar[-1] < 0:
             raise ValueError(
-                (
-                    "alpha_bar must stay above 1e-12, but for its last value, which "
-                    "may be 0"
-                )
+                "alpha_bar must stay above 1e-12, but for its last value, which "
+                "may be 0"
             )
         object.__setattr__(self, "alpha_bar", abar)
 
@@ -84,10 +80,8 @@ class NoiseSchedule:
         allowed[-1] |= betas[-1] == 1
         if len(bad := (~allowed).nonzero()):
             raise ValueError(
-                (
-                    "betas must lie in (0, 1), only the last may be 1, got "
-                    f"beta_{bad[0].item() + 1} = {betas[bad[0]].item():g}"
-                )
+                "betas must lie in (0, 1), only the last may be 1, got "
+                f"beta_{bad[0].item() + 1} = {betas[bad[0]].item():g}"
             )
         return cls(torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)]))
 
@@ -140,10 +134,8 @@ def check_times(
     if isinstance(t, Tensor):
         if t.dtype != torch.int64 or t.ndim != 1:
             raise ValueError(
-                (
-                    f"t must be an int or an int64 tensor of shape (B,), got {t.dtype} "
-                    f"of shape {tuple(t.shape)}"
-                )
+                f"t must be an int or an int64 tensor of shape (B,), got {t.dtype} "
+                f"of shape {tuple(t.shape)}"
             )
         if t.device.type != "cpu" or not len(t):
             return
@@ -206,10 +198,8 @@ def scaled_linear_schedule(
     check_steps(T)
     if not (0 < beta_start < 1 and 0 < beta_end <= 1):
         raise ValueError(
-            (
-                f"beta_start and beta_end must lie in (0, 1), got {beta_start:g} and "
-                f"{beta_end:g}"
-            )
+            f"beta_start and beta_end must lie in (0, 1), got {beta_start:g} and "
+            f"{beta_end:g}"
         )
     return NoiseSchedule.from_betas(
         torch.linspace(
@@ -249,10 +239,8 @@ def sigmoid_schedule(
     check_steps(T)
     if end <= start or tau <= 0:
         raise ValueError(
-            (
-                f"start must be below end and tau positive, got start={start:g}, "
-                f"end={end:g}, tau={tau:g}"
-            )
+            f"start must be below end and tau positive, got start={start:g}, "
+            f"end={end:g}, tau={tau:g}"
         )
     g = torch.sigmoid(
         (torch.linspace(0, 1, T + 1, dtype=torch.float64) * (end - start) + start) / tau

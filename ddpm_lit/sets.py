@@ -84,11 +84,9 @@ def _fetching(what: str, files: str, root: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, HTTPException) as problem:
         raise ConnectionError(
-            (
-                f"{what} could not be fetched: put {files} into {root}, or name the "
-                "folder where it is with data_dir (--data-dir) or the variable "
-                "DDPM_LIT_DATA"
-            )
+            f"{what} could not be fetched: put {files} into {root}, or name the "
+            "folder where it is with data_dir (--data-dir) or the variable "
+            "DDPM_LIT_DATA"
         ) from problem
 
 
@@ -141,10 +139,8 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
         )
     except (ValueError, EOFError, OSError, zlib.error) as problem:
         raise ValueError(
-            (
-                f"{path} is damaged or not an IDX file ({problem}): delete it, and it "
-                "will be fetched again"
-            )
+            f"{path} is damaged or not an IDX file ({problem}): delete it, and it "
+            "will be fetched again"
         ) from problem
 
 
@@ -244,10 +240,8 @@ def _cifar10_torchvision(root: Path, split: str) -> tuple[np.ndarray, np.ndarray
             data = CIFAR10(root, train=split == "train")
         except RuntimeError as problem:
             raise ValueError(
-                (
-                    f"{folder} has not the checksums that torchvision knows: delete "
-                    "it, and it will be fetched again"
-                )
+                f"{folder} has not the checksums that torchvision knows: delete "
+                "it, and it will be fetched again"
             ) from problem
     else:
         root = _writable(root)
@@ -269,10 +263,8 @@ def _load_cifar10(split: str, data_dir: str | os.PathLike | None) -> ImageData:
             for batch in batches
         ):
             raise ValueError(
-                (
-                    f"the batches of CIFAR-10 in {root} are damaged: each picture is a "
-                    "label 0..9 and 3072 bytes"
-                )
+                f"the batches of CIFAR-10 in {root} are damaged: each picture is a "
+                "label 0..9 and 3072 bytes"
             )
         rows = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 3073)
         images, labels = rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]
@@ -305,10 +297,8 @@ def _celeba_source(folder: Path) -> Path:
         return found[0]
     if found:
         raise ValueError(
-            (
-                f"{folder} holds several parts of CelebA, "
-                f"{' and '.join(path.name for path in found)}: keep one of them there"
-            )
+            f"{folder} holds several parts of CelebA, "
+            f"{' and '.join(path.name for path in found)}: keep one of them there"
         )
     raise ValueError(
         f"CelebA is not in {folder}, and its terms forbid passing it on: get "
@@ -346,10 +336,8 @@ def _celeba_rows(
             values = []
         if len(values) != width:
             raise ValueError(
-                (
-                    f"{path} is damaged: a line must be a name and {width} of the "
-                    f"values {', '.join(allowed)}, got {line[:60]!r}"
-                )
+                f"{path} is damaged: a line must be a name and {width} of the "
+                f"values {', '.join(allowed)}, got {line[:60]!r}"
             )
     return rows
 
@@ -368,10 +356,8 @@ def _pick(
     "The rows of the photographs that are here."
     if missing := [number for number in numbers if number not in rows]:
         raise ValueError(
-            (
-                f"{path} has no line for {len(missing)} of the photographs: the first "
-                f"is {missing[0]:06d}"
-            )
+            f"{path} has no line for {len(missing)} of the photographs: the first "
+            f"is {missing[0]:06d}"
         )
     return [rows[number] for number in numbers]
 
@@ -422,19 +408,15 @@ def _celeba_attributes(
     path = folder / "list_attr_celeba.txt"
     if not path.is_file():
         raise ValueError(
-            (
-                f"attributes need {path}, which is not there: it is in the folder Anno "
-                "of the download at mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-            )
+            f"attributes need {path}, which is not there: it is in the folder Anno "
+            "of the download at mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
         )
     count, header, *lines = _celeba_list(path) + [""] * 2
     lines, known = [line for line in lines if line.strip()], header.split()
     if count.strip() != str(len(lines)):
         raise ValueError(
-            (
-                f"{path} is damaged: its first line must be the number of photographs, "
-                f"{len(lines)}, got {count[:20]!r}"
-            )
+            f"{path} is damaged: its first line must be the number of photographs, "
+            f"{len(lines)}, got {count[:20]!r}"
         )
     for name in chosen:
         if name not in known:
@@ -529,10 +511,8 @@ def _place(source: str | os.PathLike) -> Path:
     if str(source) and path.exists():
         raise ValueError(f"{path} is a file, and neither a folder nor a zip: {known}")
     raise ValueError(
-        (
-            "there is no data set, folder or zip "
-            f"{str(source)!r}{_perhaps(str(source), NAMED_DATA)}: {known}"
-        )
+        "there is no data set, folder or zip "
+        f"{str(source)!r}{_perhaps(str(source), NAMED_DATA)}: {known}"
     )
 
 
@@ -548,10 +528,8 @@ def _check_request(source, size, channels, split, attributes, broken, stream) ->
         raise ValueError(f"broken must be at least 0, got {broken}")
     if attributes and source != "celeba":
         raise ValueError(
-            (
-                f"attributes are known for celeba only, got {', '.join(attributes)} "
-                f"for {str(source)!r}"
-            )
+            f"attributes are known for celeba only, got {', '.join(attributes)} "
+            f"for {str(source)!r}"
         )
     if len(set(attributes)) < len(attributes):
         raise ValueError(
@@ -559,10 +537,8 @@ def _check_request(source, size, channels, split, attributes, broken, stream) ->
         )
     if stream and source in _ARRAYS:
         raise ValueError(
-            (
-                f"stream must not be True for {source}, which is one array: it is for "
-                "folders, zips and celeba"
-            )
+            f"stream must not be True for {source}, which is one array: it is for "
+            "folders, zips and celeba"
         )
 
 # %% ../nbs/3_images/03_datasets.ipynb #eed97d5e
@@ -606,9 +582,7 @@ def load_images(
     place = _place(source)
     if split == "test":
         raise ValueError(
-            (
-                f"{place} has no test split: give the folder or zip of the test "
-                "pictures as the source"
-            )
+            f"{place} has no test split: give the folder or zip of the test "
+            "pictures as the source"
         )
     return load_folder(place, image_size, channels or 3, broken=broken, stream=stream)

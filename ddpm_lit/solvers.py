@@ -74,10 +74,8 @@ class DPMSolver:
             raise ValueError(f"order must be 1 or 2, got {self.order!r}")
         if self.spacing not in get_args(SolverSpacing):
             raise ValueError(
-                (
-                    f"spacing must be one of {', '.join(get_args(SolverSpacing))}, got "
-                    f"{self.spacing!r}"
-                )
+                f"spacing must be one of {', '.join(get_args(SolverSpacing))}, got "
+                f"{self.spacing!r}"
             )
         check_spacing(self.steps, "trailing", self.timesteps, self.quad_end)
 

@@ -85,8 +85,6 @@ def _check_shape(ours: UNetConfig, theirs: UNetConfig) -> None:
     ):
         if getattr(ours, name) != getattr(theirs, name):
             raise ValueError(
-                (
-                    f"{name} must be {getattr(theirs, name)}, as in the network to "
-                    f"start from, got {getattr(ours, name)}"
-                )
+                f"{name} must be {getattr(theirs, name)}, as in the network to "
+                f"start from, got {getattr(ours, name)}"
             )

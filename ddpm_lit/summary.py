@@ -184,10 +184,8 @@ def check_trackers(names: Sequence[str]) -> None:
             )
         if importlib.util.find_spec(name) is None:
             raise ValueError(
-                (
-                    f"track must name trackers that are installed, and {name} is not: "
-                    f"pip install {name}"
-                )
+                f"track must name trackers that are installed, and {name} is not: "
+                f"pip install {name}"
             )
 
 # %% ../nbs/7_command/01_run_page.ipynb #725dacfe
@@ -739,10 +737,8 @@ def _go_on(folder: Path, config: dict, log: list[dict]) -> str:
         )
     if names := _words(config, "attributes"):
         lines.append(
-            (
-                f"ddpm-lit sample {where} --attributes {shlex.quote(names[0])}=1 "
-                "--guidance 2"
-            )
+            f"ddpm-lit sample {where} --attributes {shlex.quote(names[0])}=1 "
+            "--guidance 2"
         )
     if len(steps) and _is_number(planned):
         lines.append(

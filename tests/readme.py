@@ -28,10 +28,8 @@ def output(out: dict) -> str:
     data = out.get("data", {})
     if any(kind.startswith("image/") for kind in data):
         raise SystemExit(
-            (
-                "index.ipynb shows a picture as an output: save it in results/ and "
-                "link it in a markdown cell"
-            )
+            "index.ipynb shows a picture as an output: save it in results/ and "
+            "link it in a markdown cell"
         )
     if "text/markdown" in data:
         return links_at_root("".join(data["text/markdown"]).strip())

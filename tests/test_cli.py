@@ -836,10 +836,8 @@ def test_mnist(capsys):
     found = next((p for p in places if p and Path(p, "MNIST", "raw").is_dir()), None)
     if found is None:
         pytest.skip(
-            (
-                "MNIST is neither in DDPM_LIT_DATA nor in ../shared/data, and tests "
-                "fetch nothing"
-            )
+            "MNIST is neither in DDPM_LIT_DATA nor in ../shared/data, and tests "
+            "fetch nothing"
         )
     assert main(["train", "mnist", "--data", str(found), *TINY]) == 0
     assert (
