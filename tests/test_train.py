@@ -7,7 +7,13 @@ from small import DATA, PICTURES, SCHEDULE, SMALL, network, run, trainer, weight
 
 from ddpm_lit import EPS, V, X0, ImageData, NoiseSchedule, TrainConfig, Trainer, cosine_schedule, min_snr_weight, vlb_weight, zero_terminal_snr
 from ddpm_lit.runs import read_checkpoint
-from ddpm_lit.train import auto_precision, ema_decay, learning_rate, time_weight
+from ddpm_lit.train import _draw, auto_precision, ema_decay, learning_rate, time_weight
+
+
+def drawn(training: Trainer) -> tuple:
+    "What the first step is trained on."
+    raw = next(training.batches.stored(0))
+    return _draw(training.batches, 0, raw, training.schedule.T, getattr(training.model, "null", None), training.dtype)
 
 
 def test_the_average_is_the_closed_form():
@@ -51,7 +57,7 @@ def test_the_cut_and_the_mirror():
     "Every window of an image occurs, mirrored and not, and nothing else."
     picture = ImageData(torch.arange(9, dtype=torch.uint8).reshape(1, 1, 3, 3))
     training = Trainer(network(), SCHEDULE, picture, TrainConfig(**SMALL | dict(batch_size=400, flip=True, crop=1)), device="cpu")
-    x0, *_ = training._draw(next(training._images()))
+    x0, *_ = drawn(training)
     seen = {tuple(image.flatten().tolist()) for image in ((x0 * 255 + 255) / 2).round().int()}
     windows = picture.images[0, 0].unfold(0, 2, 1).unfold(1, 2, 1).reshape(4, 2, 2)
     assert seen == {tuple(w.flatten().tolist()) for w in (*windows, *windows.flip(-1))}
@@ -61,8 +67,8 @@ def test_labels_and_contexts_are_dropped_each_for_itself():
     contexts = torch.rand(30, 2, generator=torch.Generator().manual_seed(0))
     for options, data, none in ((dict(num_classes=3), PICTURES, lambda y: y == 3), (dict(context_dim=2), ImageData(PICTURES.images, contexts=contexts), lambda y: y.isnan().all(1))):
         training = Trainer(network(**options), SCHEDULE, data, TrainConfig(**SMALL | dict(batch_size=1000, label_drop=0.3, crop=2)), device="cpu")
-        _, y, *_ = training._draw(next(training._images()))
-        rows = training._rows(0)
+        _, y, *_ = drawn(training)
+        rows = training.batches.rows(0, "cpu")
         assert 0.25 < none(y).float().mean() < 0.35 and torch.equal(y[~none(y)], training.y[rows][~none(y)])
         assert run(training, 2)
 
