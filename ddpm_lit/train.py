@@ -738,7 +738,7 @@ def _too_large(config: TrainConfig, processes: int) -> str:
             "single image do not fit into the device's memory; a smaller network, or "
             "checkpointing=True in its configuration, needs less"
         )
-    parts = range(config.accumulate + 1, images + 1)
+    parts = range(2 * config.accumulate, images + 1)
     finer = next(k for k in parts if images % k == 0)
     smaller = max(part // 2, 1) * processes * config.accumulate
     return (
