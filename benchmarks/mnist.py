@@ -9,6 +9,7 @@ import statistics
 import time
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from origin import ROOT
@@ -65,6 +66,7 @@ JUDGE_EPOCHS = 5
 
 class Work(Stages):
     data = "mnist"
+    pictures = ROOT / "results" / "mnist"  # the folder for them
 
     @cache
     def split(self, name: str) -> ImageData:
@@ -238,7 +240,7 @@ def unconditional(work: Work) -> dict:
     )
     save_grid(
         samples[:40].float(),
-        ROOT / "results" / "mnist" / "unconditional.png",
+        work.pictures / "unconditional.png",
         columns=10,
     )
     return found | {
@@ -469,55 +471,58 @@ def guidance(work: Work) -> dict:
     return dict(n=n, sampler="DPM-Solver++(2M), 10 steps", scales=found)
 
 
+def _drawn(work: Work, n: int, guidance: float = 1.0) -> torch.Tensor:
+    "Floats: digits by 50 steps of DDIM, the classes in turn."
+    options = dict(labels=range(10), guidance=guidance, device=work.device)
+    return floats(collect(draw(work.main(), DDIM(50), n, **options)))
+
+
+def _classes(work: Work, path: Path) -> None:
+    save_grid(_drawn(work, 100), path, columns=10)
+
+
+def _trajectory(work: Work, path: Path) -> None:
+    options = dict(labels=(3, 5, 8, 0), moments=10, device=work.device)
+    save_strips(collect(trajectories(work.main(), DDIM(50), 4, **options)), path)
+
+
+def _guidance(work: Work, path: Path) -> None:
+    save_grid(torch.cat([_drawn(work, 10, g) for g in (0, 1, 2, 4)]), path, columns=10)
+
+
+def _nearest(work: Work, path: Path) -> float:
+    "Ten digits over the training digits nearest to them; their mean distance."
+    known, some = work.split("train").float(), _drawn(work, 100)[:10]
+    apart = [(known - x).flatten(1).norm(dim=1) for x in some]
+    nearest = torch.stack([known[distance.argmin()] for distance in apart])
+    save_grid(torch.cat([some, nearest]), path, columns=10)
+    return nearest_distances(some, known).mean().item()
+
+
+def _interpolation(work: Work, path: Path) -> None:
+    options = dict(labels=4, device=work.device)
+    way = interpolation(work.main(), DDIM(50), 0, 1, 10, **options)
+    save_grid(floats(collect(way)), path, columns=10)
+
+
+PICTURES = {
+    "classes": _classes,
+    "trajectory": _trajectory,
+    "guidance": _guidance,
+    "nearest": _nearest,
+    "interpolation": _interpolation,
+}
+
+
 def pictures(work: Work) -> dict:
-    "Samples by class, how they come to be, the way from one to another, and the training digits nearest to some."
-    run, train, out = work.main(), work.split("train"), ROOT / "results" / "mnist"
+    """Samples by class, how they come to be, guidance, the training digits nearest to
+    some, and the way from one to another."""
+    out = work.pictures
     out.mkdir(parents=True, exist_ok=True)
-    by_class = floats(
-        collect(draw(run, DDIM(50), 100, labels=range(10), device=work.device))
-    )
-    save_grid(by_class, out / "classes.png", columns=10)
-    save_strips(
-        collect(
-            trajectories(
-                run, DDIM(50), 4, labels=(3, 5, 8, 0), moments=10, device=work.device
-            )
-        ),
-        out / "trajectory.png",
-    )
-    save_grid(
-        floats(
-            collect(
-                interpolation(run, DDIM(50), 0, 1, 10, labels=4, device=work.device)
-            )
-        ),
-        out / "interpolation.png",
-        columns=10,
-    )
-    guided = [
-        floats(
-            collect(
-                draw(
-                    run,
-                    DDIM(50),
-                    10,
-                    labels=range(10),
-                    guidance=scale,
-                    device=work.device,
-                )
-            )
-        )
-        for scale in (0, 1, 2, 4)
-    ]
-    save_grid(torch.cat(guided), out / "guidance.png", columns=10)
-    known, some = train.float(), by_class[:10]
-    nearest = torch.stack(
-        [known[(known - x).flatten(1).norm(dim=1).argmin()] for x in some]
-    )
-    save_grid(torch.cat([some, nearest]), out / "nearest.png", columns=10)
+    found = {name: make(work, out / f"{name}.png") for name, make in PICTURES.items()}
     return dict(
         pictures=sorted(path.name for path in out.glob("*.png")),
-        nearest_distance=nearest_distances(some, known).mean().item(),
+        nearest_distance=found["nearest"],
     )
 
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MATRIX = {"cpu": 2048, "cuda": 8192}[DEVICE]  # rows and columns
+REPEATS = {"cpu": (2, 3), "cuda": (10, 5)}[DEVICE]  # of a ceiling: calls, blocks
 COPY = {"cpu": 2**26, "cuda": 2**32}[DEVICE]  # bytes
 
 
@@ -81,16 +82,30 @@ def attempt(call: Callable[[], Any]) -> Any:
 def matrix_rate() -> float:
     "FLOP/s of a large product of bfloat16 matrices."
     a, b = torch.randn(2, MATRIX, MATRIX, device=DEVICE, dtype=torch.bfloat16)
-    once(lambda: a @ b, 5)
-    return 2 * MATRIX**3 / median(lambda: a @ b)
+    once(lambda: a @ b, REPEATS[0])
+    return 2 * MATRIX**3 / median(lambda: a @ b, *REPEATS)
 
 
 def copy_rate() -> float:
     "Bytes per second of a large copy on the device, read and written."
     a = torch.randint(256, (COPY,), device=DEVICE, dtype=torch.uint8)
     b = torch.empty_like(a)
-    once(lambda: b.copy_(a), 3)
-    return 2 * COPY / median(lambda: b.copy_(a))
+    once(lambda: b.copy_(a), REPEATS[0])
+    return 2 * COPY / median(lambda: b.copy_(a), *REPEATS)
+
+
+def compiling(
+    mode: str | bool,  # False, True, or how: "default" or "reduce-overhead"
+) -> dict[str, Any]:
+    "The fields of TrainConfig that ask for it. ValueError where it knows no modes."
+    from ddpm_lit import TrainConfig
+
+    modes = "compile_mode" in TrainConfig.__dataclass_fields__
+    if isinstance(mode, bool):
+        return dict(compile=mode)
+    if not modes and mode != "default":
+        raise ValueError(f"mode must be default, got {mode}: TrainConfig has no other")
+    return dict(compile=True, compile_mode=mode) if modes else dict(compile=True)
 
 
 def flops(

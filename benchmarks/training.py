@@ -46,7 +46,16 @@ from accelerate.state import AcceleratorState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from origin import ROOT, origin
-from timing import DEVICE, Clock, attempt, flops, matrix_rate, once, profiled
+from timing import (
+    DEVICE,
+    Clock,
+    attempt,
+    compiling,
+    flops,
+    matrix_rate,
+    once,
+    profiled,
+)
 from torch import Tensor, nn
 from workers import Worker, held, serve, shared_words, started
 
@@ -64,6 +73,7 @@ from ddpm_lit import (
     load_images,
     to_diffusers,
 )
+from ddpm_lit.train import auto_precision
 from ddpm_lit.unet import PRESETS
 
 BATCH = {
@@ -159,14 +169,14 @@ def ddpm_lit(
         lr=1e-4,
         flip=True,
         precision=precision,
-        compile=compiled,
+        **compiling(compiled),
     )
     net, data = copy.deepcopy(task.networks[0]), data or ImageData(task.images)
     trainer = Trainer(net, linear_schedule(), data, config, device=DEVICE)
     steps = trainer.steps()
-    names = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
-    size, precision = size_of(trainer.model), names[trainer.half]
-    return Contender(lambda: next(steps), trainer.adam, size, precision)
+    chosen = auto_precision(trainer.device) if precision == "auto" else precision
+    size, said = size_of(trainer.model), "no" if chosen == "fp32" else chosen
+    return Contender(lambda: next(steps), trainer.adam, size, said)
 
 
 def accelerator(precision: str, compiled: bool = False) -> Accelerator:
@@ -204,6 +214,7 @@ def of_diffusers(
     batches: Iterator[Tensor] | None = None,
 ) -> Contender:
     "The loop of diffusers' example, and its settings."
+    torch.backends.cudnn.benchmark = compiled  # as our trainer has it on a GPU
     run, net = accelerator(precision, compiled), copy.deepcopy(task.networks[1])
     scheduler = diffusers.DDPMScheduler(
         num_train_timesteps=1000, beta_schedule="linear"

@@ -1,6 +1,7 @@
 """Contenders in processes of their own: they compile side by side, and each is timed alone when its turn comes.
 
-A worker is a script that was started with `--worker`. It makes what it needs, says that it is ready, and then does what it is asked to, a line of JSON each way."""
+A worker is a script that was started with `--worker`. It makes what it needs, says that
+it is ready, and then does what it is asked to, a line of JSON each way."""
 
 import argparse
 import json
@@ -139,7 +140,8 @@ def shared_words(parser: argparse.ArgumentParser, seconds: float) -> None:
     parser.add_argument(
         "--hold",
         type=Path,
-        help="time nothing before this file is there; FILE.ready says that it may be",
+        help="time nothing before this file is there, which may hold another deadline; "
+        "the same name with .ready says that all have compiled",
     )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
@@ -150,4 +152,5 @@ def held(args: argparse.Namespace) -> Clock:
         args.hold.with_suffix(".ready").touch()
         while not args.hold.exists():
             time.sleep(0.2)
+        args.deadline = float(args.hold.read_text().strip() or args.deadline)
     return Clock.of(args.deadline)
