@@ -1,8 +1,12 @@
-"""CelebA at 64x64, trained and measured: `python benchmarks/celeba.py --data DIR --work DIR`.
+"""CelebA at 64x64, trained and measured: `python benchmarks/celeba.py --data DIR --work
+DIR`.
 
-Stages, each of which leaves a file or a run folder in --work and is not done twice: the script can be stopped at any time, and goes on when it is called again.
-`--only` names stages to do now; what is finished goes into results/celeba.json and results/celeba/. Only generated faces are written, never a photograph.
-`--train` are the flags of the training: what they are for a GPU is the preset's, and without one a network for two CPU cores is trained."""
+Stages, each of which leaves a file or a run folder in --work and is not done twice: the
+script can be stopped at any time, and goes on when it is called again. `--only` names
+stages to do now; what is finished goes into results/celeba.json and results/celeba/.
+Only generated faces are written, never a photograph. `--train` are the flags of the
+training: what they are for a GPU is the preset's, and without one a network for two CPU
+cores is trained."""
 
 import statistics
 from dataclasses import asdict, replace
@@ -37,7 +41,11 @@ from ddpm_lit.report import sampled, table
 from ddpm_lit.runs import checkpoints, load_weights, read_log, read_tensors
 
 TOLD = ("Smiling", "Eyeglasses", "Male")
-SMALL = "--channels 24 --multipliers 1 2 4 6 --conditioning scale_shift --batch-size 32 --steps 4500 --lr 1e-3 --warmup 200 --ema-decay 0.998 --checkpoint-every 500 --keep 100 --sample-every 0 --compile"
+SMALL = (
+    "--channels 24 --multipliers 1 2 4 6 --conditioning scale_shift "
+    "--batch-size 32 --steps 4500 --lr 1e-3 --warmup 200 --ema-decay 0.998 "
+    "--checkpoint-every 500 --keep 100 --sample-every 0 --compile"
+)
 JUDGES = {"judge": dict(epochs=16), "first_judge": dict(epochs=8)}
 
 
@@ -72,7 +80,8 @@ class Work(Stages):
 
     @cache
     def judge(self, name: str = "judge") -> tuple:
-        "A classifier of all attributes; the one called judge is it in whose features faces are compared."
+        """A classifier of all attributes; the one called judge is it in whose features
+        faces are compared."""
         folder = self.folder / name
         if not folder.is_dir():
             train, test = (self.split(part, self.known()) for part in ("train", "test"))
@@ -116,7 +125,9 @@ def main_run(work: Work) -> dict:
 
 
 def judge(work: Work, name: str = "judge") -> dict:
-    "What the judge can tell: how often it is right on held-out photographs, beside always saying what is commoner, and in how many of those that have it an attribute is seen."
+    """What the judge can tell: how often it is right on held-out photographs, beside
+    always saying what is commoner, and in how many of those that have it an attribute
+    is seen."""
     net, facts = work.judge(name)
     test = work.split("test")
     said, told = (
@@ -143,7 +154,8 @@ def first_judge(work: Work) -> dict:
 
 
 def headline(work: Work) -> dict:
-    "Samples by 50 steps of DDIM, with the attributes of training photographs, and what is measured of them."
+    """Samples by 50 steps of DDIM, with the attributes of training photographs, and
+    what is measured of them."""
     run, train, test = work.quick(work.main()), work.split("train"), work.split("test")
     samples = sampled(
         run, train, work.args.n, DDIM(50), batch=work.args.batch, device=work.device
@@ -186,7 +198,8 @@ def headline(work: Work) -> dict:
 
 
 def over_training(work: Work) -> dict:
-    "Distance and loss at each checkpoint, with the averaged weights; half as many samples as elsewhere."
+    """Distance and loss at each checkpoint, with the averaged weights; half as many
+    samples as elsewhere."""
     n, train, reference, rows = (
         work.args.few // 2,
         work.split("train"),
@@ -231,7 +244,8 @@ def over_training(work: Work) -> dict:
 
 
 def guidance(work: Work) -> dict:
-    "How often the judge sees an attribute that was asked for, and what that costs in distance."
+    """How often the judge sees an attribute that was asked for, and what that costs in
+    distance."""
     run, train, reference, found = (
         work.quick(work.main()),
         work.split("train"),
@@ -279,7 +293,8 @@ def guidance(work: Work) -> dict:
 
 
 def pictures(work: Work) -> dict:
-    "Generated faces: DDIM, DDPM, how they come to be, the way from one to another, and attributes with guidance."
+    """Generated faces: DDIM, DDPM, how they come to be, the way from one to another,
+    and attributes with guidance."""
     run, out = work.main(), ROOT / "results" / "celeba"
     out.mkdir(parents=True, exist_ok=True)
     told = work.split("train").contexts[:32].tolist()

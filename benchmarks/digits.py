@@ -1,6 +1,8 @@
-"""The first command of the README, timed, and its figures kept in results/: `python benchmarks/digits.py`.
+"""The first command of the README, timed, and its figures kept in results/: `python
+benchmarks/digits.py`.
 
-Writes results/digits.json (what was measured, and how it was made) and the run's pictures in results/digits/."""
+Writes results/digits.json (what was measured, and how it was made) and the run's
+pictures in results/digits/."""
 
 import json
 import shutil

@@ -2,11 +2,11 @@
 # What a GPU is borrowed for, by a clock: `benchmarks/gpu.sh 1`, `2`, or `rehearse` on a
 # CPU with everything tiny. 1: the tests of the device, training, sampling and layouts
 # (290 s). 2: MNIST in minutes (420 s); further words go to mnist_gpu.py.
-# Results go to $OUT, or to a new folder whose name is printed. Read from the environment:
+# Results go to $OUT, or to a new folder whose name is printed. From the environment:
 #   BUDGET           seconds in all
 #   PYTHON           the interpreter, python3
 #   DATA             the folder above MNIST/raw, .data
-#   WORK             a folder that both stages share, with the kernels that were compiled
+#   WORK             a folder that both stages share, with the compiled kernels
 #   DDPM_LIT_COMMIT  the commit, where git is missing; else the file .whl/commit
 # Packages that are missing here are installed from .whl, if there is such a folder.
 set -u
@@ -98,8 +98,8 @@ second() {
 
 case $stage in
 1)
-    BUDGET=${BUDGET:-290} READY=130
-    training=(--rounds 3) sampling=() device=(--seconds 1)
+    BUDGET=${BUDGET:-290} READY=140
+    training=(--rounds 3 --seconds 0.7) sampling=() device=(--seconds 1)
     first
     ;;
 2)

@@ -1,8 +1,11 @@
 """MNIST, trained and measured: `python benchmarks/mnist.py --data DIR --work DIR`.
 
-Stages, each of which leaves a file or a run folder in --work and is not done twice: the script can be stopped at any time, and goes on when it is called again.
-`--only` names stages to do now; what is finished goes into results/mnist.json and results/mnist/. The main run is class-conditional, and was trained on when it had
-ended; another one of the same size is not told classes. The small ones are not told classes either, have half of the channels and one budget, and differ in one thing each."""
+Stages, each of which leaves a file or a run folder in --work and is not done twice: the
+script can be stopped at any time, and goes on when it is called again. `--only` names
+stages to do now; what is finished goes into results/mnist.json and results/mnist/. The
+main run is class-conditional, and was trained on when it had ended; another one of the
+same size is not told classes. The small ones are not told classes either, have half of
+the channels and one budget, and differ in one thing each."""
 
 import shutil
 import statistics
@@ -48,7 +51,8 @@ from ddpm_lit.runs import (
 from ddpm_lit.train import keyed_generator
 
 MAIN, LONGER = "--num-classes 10 --compile", 24_000
-FIRST = "--num-classes 10 --conditioning add --lr 1e-3 --steps 7000 --compile"  # what was tried before
+# What was tried before.
+FIRST = "--num-classes 10 --conditioning add --lr 1e-3 --steps 7000 --compile"
 TRIAL = "--num-classes 10 --steps 500 --warmup 100 --ema-decay 0.998 --compile"
 SMALL = "--channels 16 --steps 1500 --compile"
 VARIANTS = {
@@ -57,7 +61,9 @@ VARIANTS = {
     "x0, cosine": "--param x0 --schedule cosine --weighting simple",
     "v, cosine": "--param v --schedule cosine --weighting simple",
     "v, linear": "--param v --schedule linear --weighting simple",
-    "eps, linear, weights of the bound": "--param eps --schedule linear --weighting vlb",
+    "eps, linear, weights of the bound": (
+        "--param eps --schedule linear --weighting vlb"
+    ),
     "v, cosine, min-SNR": "--param v --schedule cosine --weighting min-snr",
 }
 ETAS, STEPS = (0.0, 0.2, 0.5, 1.0, "beta"), (10, 20, 50, 100, 1000)
@@ -97,7 +103,8 @@ class Work(Stages):
 
     @cache
     def judge(self) -> tuple:
-        "The classifier in whose features all is compared: trained once, and then a part of the package."
+        """The classifier in whose features all is compared: trained once, and then a
+        part of the package."""
         shipped = ROOT / "ddpm_lit" / "judges" / "mnist"
         if not shipped.is_dir():
             started, train, test = (
@@ -151,7 +158,8 @@ class Work(Stages):
 def sampled_part(
     run: Run, train: ImageData, sampler, first: int, n: int, batch: int, device: str
 ) -> ImageData:
-    "Samples number `first` and on, each with the label of a training digit chosen at random if the run knows labels."
+    """Samples number `first` and on, each with the label of a training digit chosen at
+    random if the run knows labels."""
     labels = (
         train.labels[
             torch.randint(len(train), (n,), generator=keyed_generator(0, 6, first))
@@ -194,7 +202,8 @@ def headline(work: Work) -> dict:
 
 
 def fewer(work: Work) -> dict:
-    "The distance of the first 2,000 of these samples: with fewer, the ratio to the floor looks better."
+    """The distance of the first 2,000 of these samples: with fewer, the ratio to the
+    floor looks better."""
     samples = work.samples("ddim50", work.quick(work.main()), DDIM(50), 2000)
     return dict(
         n=len(samples),
@@ -224,7 +233,8 @@ def half(work: Work) -> dict:
 
 
 def unconditional(work: Work) -> dict:
-    "A network of the same size that is not told classes: 10,000 samples by 50 steps of DDIM."
+    """A network of the same size that is not told classes: 10,000 samples by 50 steps
+    of DDIM."""
     run = load_pretrained(work.trained("unconditional", "--compile"))
     samples = work.samples(
         "unconditional-ddim50", work.quick(run), DDIM(50), work.args.n
@@ -258,7 +268,8 @@ def _brief(found: dict) -> dict:
 
 
 def first_run(work: Work) -> dict:
-    "The network that was trained before the main run, and was not good enough: 2,000 samples by 50 steps of DDIM."
+    """The network that was trained before the main run, and was not good enough: 2,000
+    samples by 50 steps of DDIM."""
     run = load_pretrained(work.trained("first", FIRST))
     samples = work.samples("first-ddim50", work.quick(run), DDIM(50), 2000)
     found = evaluate_run(
@@ -276,7 +287,8 @@ def first_run(work: Work) -> dict:
 
 
 def score(work: Work) -> dict:
-    "60,000 samples by ten steps of the solver; what a classifier learns from them, and what the same one learns from the training set."
+    """60,000 samples by ten steps of the solver; what a classifier learns from them,
+    and what the same one learns from the training set."""
     test = work.split("test")
     samples = work.samples(
         "dpm10", work.quick(work.main()), DPMSolver(10), work.args.many
@@ -339,7 +351,9 @@ def floor(work: Work, n: int = 0) -> dict:
 
 
 def walks(work: Work) -> dict:
-    "Steps against eta, for the small run with the paper's settings; DPM-Solver++ as another row. Half as many samples as elsewhere: the long walks are most of the work."
+    """Steps against eta, for the small run with the paper's settings; DPM-Solver++
+    as another row. Half as many samples as elsewhere: the long walks are most of the
+    work."""
     run, n, found = work.quick(work.small("eps, linear")), work.args.few // 2, {}
     rows = [
         (f"DDIM, η = {eta:g}" if eta != "beta" else "DDPM, σ² = β", eta) for eta in ETAS
@@ -385,7 +399,8 @@ def reconstruction(work: Work) -> dict:
 
 
 def variants(work: Work) -> dict:
-    "Small runs of one budget, which differ in one thing; each average beside its raw weights."
+    """Small runs of one budget, which differ in one thing; each average beside its raw
+    weights."""
     return {
         name: work.kept(f"variant-{i}", lambda: _variant(work, name))
         for i, name in enumerate(VARIANTS)
@@ -421,7 +436,8 @@ def _variant(work: Work, name: str) -> dict:
 
 
 def trials(work: Work) -> dict:
-    "What the first minutes of the main run give, told time and class by scale and shift of the features, or by addition."
+    """What the first minutes of the main run give, told time and class by scale and
+    shift of the features, or by addition."""
     found = {}
     for name in ("scale_shift", "add"):
         folder = work.trained(f"trial-{name}", f"{TRIAL} --conditioning {name}")

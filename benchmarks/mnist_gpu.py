@@ -1,16 +1,16 @@
 """MNIST in minutes on one GPU: `python benchmarks/mnist_gpu.py --data DIR --out DIR`.
 
 Trains a class-conditional network for `--seconds`, then measures it: 60,000 samples by
-ten steps of the solver, what a classifier learns from them alone, 10,000 samples by 50 steps
-of DDIM and the report on them, bits per dimension, pictures. The whole ends after
+ten steps of the solver, what a classifier learns from them alone, 10,000 samples by 50
+steps of DDIM and the report on them, bits per dimension, pictures. The whole ends after
 `--total` seconds: what does not fit is left out, with a line that says so.
 
 The number of steps is planned from the speed of the first ones, and planned anew on the
-way, so that the learning rate has reached zero when the time is over. The weights are kept
-in half precision, and everything is measured with what was kept.
+way, so that the learning rate has reached zero when the time is over. The weights are
+kept in half precision, and everything is measured with what was kept.
 
-Leaves in `--out`, after each part: mnist-cuda.json (mnist-cpu.json without a GPU), the run
-as run.tar.gz, and the pictures."""
+Leaves in `--out`, after each part: mnist-cuda.json (mnist-cpu.json without a GPU), the
+run as run.tar.gz, and the pictures."""
 
 import argparse
 import copy
@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import mnist
 import torch
@@ -57,9 +56,9 @@ from ddpm_lit import (
 from ddpm_lit.drawing import collect, draw
 from ddpm_lit.report import table
 
-# 2.30 million parameters, 4.6 MB in half precision. Widths that are multiples of 32 suit
-# the tensor cores; three blocks a level in place of one are where its parameters go, and
-# not width, because the features of the first level are what is moved most.
+# 2.30 million parameters, 4.6 MB in half precision. Widths that are multiples of 32
+# suit the tensor cores. The parameters go into three blocks a level in place of one,
+# and not into width: the features of the first level are what is moved most.
 NETWORK = UNetConfig(
     image_size=28,
     in_channels=1,
@@ -162,7 +161,11 @@ class Session:
 
     def _until(self, share: float) -> None:
         "Up to this share of the time, or the last step."
-        end, first, started = self.begun + share * self.seconds, self.trainer.step, now()
+        end, first, started = (
+            self.begun + share * self.seconds,
+            self.trainer.step,
+            now(),
+        )
         late = self.begun + 1.02 * self.seconds
         for _ in self._steps():
             if time.perf_counter() > (end if share < 1 else late):
@@ -454,7 +457,9 @@ def words() -> argparse.Namespace:
     add("--mode", default=MODE, help="of the compiler, or no")
     add("--batch", type=int, default=2000, help="images drawn at a time")
     add("--n", type=int, default=10_000, help="samples for the report")
-    add("--many", type=int, default=60_000, help="samples that a classifier learns from")
+    add(
+        "--many", type=int, default=60_000, help="samples that a classifier learns from"
+    )
     add("--few", type=int, default=1000, help="samples for half an entry of a table")
     add("--bits-at-once", type=int, default=BITS)
     add("--digits", type=int, help="only so many of each split, for a rehearsal")

@@ -1,14 +1,14 @@
-"""Sampling beside diffusers' pipelines, with the same network and weights:
-`python benchmarks/sampling.py`.
+"""Sampling beside diffusers' pipelines, with the same network and weights: `python
+benchmarks/sampling.py`.
 
 Images by DDIM-50 in this library (eager, compiled, in bfloat16 with the sampler's
 arithmetic in float32) and, on a CPU, by DDPM-1000 in the fastest of these ways; beside
-them diffusers' DDIMPipeline and DDPMPipeline as they come and, on a GPU, with the network
-in float16 too. All are timed in one run, by turns, so that a busy machine slows them
-alike; the median of `--rounds` turns is kept, and the ratios are of medians. Also
-measured: the share of a step that is spent outside the network, and how far the images of
-the same seed differ from theirs. On a CPU 64 images of 32×32 by a small network; on a GPU
-256 by the networks of the papers, 32×32 and 64×64.
+them diffusers' DDIMPipeline and DDPMPipeline as they come and, on a GPU, with the
+network in float16 too. All are timed in one run, by turns, so that a busy machine slows
+them alike; the median of `--rounds` turns is kept, and the ratios are of medians. Also
+measured: the share of a step that is spent outside the network, and how far the images
+of the same seed differ from theirs. On a CPU 64 images of 32×32 by a small network; on
+a GPU 256 by the networks of the papers, 32×32 and 64×64.
 
 Writes sampling-cpu.json, or sampling-cuda.json where there is a GPU, into the folder
 `--out`."""
@@ -187,9 +187,10 @@ def apart(
     config: UNetConfig,
     n: int,
 ) -> dict[str, float]:
-    """Grey levels, out of 255, between our images and theirs of the same seed: the largest
-    difference. (For v and without clipping: an untrained network that is asked for eps is
-    clipped everywhere, and under clipping their DDIM departs from the paper.)"""
+    """Grey levels, out of 255, between our images and theirs of the same seed: the
+    largest difference. (For v and without clipping: an untrained network that is asked
+    for eps is clipped everywhere, and under clipping their DDIM departs from the
+    paper.)"""
     options = dict(prediction_type="v_prediction", clip_sample=False)
     there = 255 * pipeline(diffusers.DDIMPipeline, theirs, 50, n, **options)()
     found, sampler = {}, DDIM(50, spacing="leading")
@@ -201,9 +202,9 @@ def apart(
 
 
 def overhead(model: Model, config: UNetConfig, n: int, rounds: int) -> float:
-    """Share of a walk that is not spent in the network: the same walk with a network that
-    hands back its input. On a GPU the host's work counts, though it hides behind the
-    network's."""
+    """Share of a walk that is not spent in the network: the same walk with a network
+    that hands back its input. On a GPU the host's work counts, though it hides behind
+    the network's."""
     shape = (n, config.in_channels, config.image_size, config.image_size)
     answer = torch.zeros(shape, device=DEVICE)
     whole, without = (
@@ -291,8 +292,12 @@ class Measurement:
     def timed(self, sampler: Any, kind: type, chosen: list[str], clock: Clock) -> dict:
         "One kind of walk, ours and theirs, and how many times as fast ours are."
         steps = len(sampler.pairs(linear_schedule()))
-        ways = {key: walk(self.ours[key], sampler, self.config, self.n) for key in chosen}
-        pipes = {k: pipeline(kind, net, steps, self.n) for k, net in self.theirs.items()}
+        ways = {
+            key: walk(self.ours[key], sampler, self.config, self.n) for key in chosen
+        }
+        pipes = {
+            k: pipeline(kind, net, steps, self.n) for k, net in self.theirs.items()
+        }
         seconds = alternate(ways | pipes, self.args.rounds, clock)
         taken = {key: row["median"] for key, row in seconds.items()}
         ratio = lambda other: {key: round(taken[other] / taken[key], 3) for key in ways}

@@ -1,6 +1,8 @@
-"""A model that comes with the package, measured: `python benchmarks/shipped.py digits [--data DIR]`.
+"""A model that comes with the package, measured: `python benchmarks/shipped.py digits
+[--data DIR]`.
 
-Draws as many samples as there are real pictures to compare them with (at most 10,000) by 50 steps of DDIM, and writes results/shipped-NAME.json."""
+Draws as many samples as there are real pictures to compare them with (at most 10,000)
+by 50 steps of DDIM, and writes results/shipped-NAME.json."""
 
 import argparse
 import json

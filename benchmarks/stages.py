@@ -1,4 +1,5 @@
-"A long measurement in stages: each leaves its file in a work folder and is not done twice, so that it can be stopped at any time and goes on when it is called again."
+"""A long measurement in stages: each leaves its file in a work folder and is not done
+twice, so that it can be stopped at any time and goes on when it is called again."""
 
 import argparse
 import json
@@ -21,7 +22,8 @@ from ddpm_lit.runs import read_log, write_json
 
 
 class Stages:
-    "What the stages of one measurement share. `data` is its name, and that of its script and result file."
+    """What the stages of one measurement share. `data` is its name, and that of its
+    script and result file."""
 
     data: str
 
@@ -54,7 +56,8 @@ class Stages:
         return found
 
     def trained(self, name: str, flags: str = "", steps: int | None = None) -> Path:
-        "A run folder whose training is finished, up to as many steps as planned or as given; begun or resumed if need be."
+        """A run folder whose training is finished, up to as many steps as planned or as
+        given; begun or resumed if need be."""
         folder = self.folder / name
         done = (
             json.loads((folder / "config.json").read_text())
@@ -80,7 +83,8 @@ class Stages:
         return folder
 
     def told(self, folder: Path, command: str, run: Run) -> dict:
-        "How a training went: what it was, what it took, and its loss, averaged over neighbouring steps."
+        """How a training went: what it was, what it took, and its loss, averaged over
+        neighbouring steps."""
         log, config = read_log(folder), json.loads((folder / "config.json").read_text())
         every = max(1, len(log) // 400)
         loss = [

@@ -74,7 +74,9 @@ def attempt(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as problem:
-        print(f"{type(problem).__name__}: {problem}"[:2000], file=sys.stderr, flush=True)
+        print(
+            f"{type(problem).__name__}: {problem}"[:2000], file=sys.stderr, flush=True
+        )
         line = " ".join(f"{type(problem).__name__}: {problem}".split())
         return {"error": line[:200]}
 
@@ -163,8 +165,8 @@ def profiled(
     times: int = 3,  # calls that are looked at
     rows: int = 12,
 ) -> dict:
-    """Where the time of a call goes: kinds of work and the largest single operations, as
-    shares of the time that the device was at work, and the share in which it was."""
+    """Where the time of a call goes: kinds of work and the largest single operations,
+    as shares of the time that the device was at work, and the share in which it was."""
     wall = once(call, times)  # the profiler itself would slow it
     kernels = _kernels(call, times)
     total, kinds = sum(spent for spent, *_ in kernels), {kind: 0.0 for kind, _ in KINDS}

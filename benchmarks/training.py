@@ -1,23 +1,24 @@
-"""Training beside diffusers and denoising-diffusion-pytorch: `python benchmarks/training.py`.
+"""Training beside diffusers and denoising-diffusion-pytorch: `python
+benchmarks/training.py`.
 
 One network, from the same weights, trained by this library's Trainer and in a loop with
 the settings of diffusers' example for unconditional images (AdamW, DDPMScheduler,
-EMAModel, accelerate, cosine rate, gradient clipped to 1, the loss read in each step); its
-compiled form also has the settings that are fastest there, a fused AdamW and EMAModel's
-`foreach`. Beside them denoising-diffusion-pytorch's network, of nearly as many
-parameters, with the settings of its trainer.
+EMAModel, accelerate, cosine rate, gradient clipped to 1, the loss read in each step);
+its compiled form also has the settings that are fastest there, a fused AdamW and
+EMAModel's `foreach`. Beside them denoising-diffusion-pytorch's network, of nearly as
+many parameters, with the settings of its trainer.
 
-Each trains in a process of its own, where it also compiles. Then they are timed by turns,
-so that a busy machine slows them alike, while the others wait: a block is a fixed number
-of steps, and the median of `--rounds` blocks is kept. The pictures are random grey
-levels: the arithmetic is the same whatever they show. They are in memory for everybody
-and reach the others as whole batches on the device, so what their loaders cost is not in
-these figures; that is measured apart, from a folder. Checked in each run: both networks
-have the same loss and gradient on one batch, and every contender makes as many updates as
-it was asked for.
+Each trains in a process of its own, where it also compiles. Then they are timed by
+turns, so that a busy machine slows them alike, while the others wait: a block is a
+fixed number of steps, and the median of `--rounds` blocks is kept. The pictures are
+random grey levels: the arithmetic is the same whatever they show. They are in memory
+for everybody and reach the others as whole batches on the device, so what their loaders
+cost is not in these figures; that is measured apart, from a folder. Checked in each
+run: both networks have the same loss and gradient on one batch, and every contender
+makes as many updates as it was asked for.
 
-Writes training-cpu.json, or training-cuda.json where there is a GPU, after each network,
-into the folder `--out`; where a goal is missed, with a profile."""
+Writes training-cpu.json, or training-cuda.json where there is a GPU, after each
+network, into the folder `--out`; where a goal is missed, with a profile."""
 
 import argparse
 import copy
@@ -115,8 +116,8 @@ class Task:
 
     @cached_property
     def networks(self) -> tuple[nn.Module, nn.Module]:
-        """Ours and diffusers', with the same weights. None is left at zero, where a network
-        starts and would hide what lies before it."""
+        """Ours and diffusers', with the same weights. None is left at zero, where a
+        network starts and would hide what lies before it."""
         torch.manual_seed(0)
         ours = UNet(self.config)
         for p in ours.parameters():
@@ -248,8 +249,8 @@ def of_diffusers(
 
 
 def lucidrains_network(config: UNetConfig) -> nn.Module:
-    """Its U-Net on the same levels, of the width that brings it closest to our number of
-    parameters."""
+    """Its U-Net on the same levels, of the width that brings it closest to our number
+    of parameters."""
     from denoising_diffusion_pytorch import Unet
 
     def make(dim: int) -> nn.Module:
@@ -309,7 +310,8 @@ ON_A_GPU = [
 
 
 def default_contenders(network: str) -> list[str]:
-    "On a GPU, CUDA graphs only where launches take longest: it is one more compilation."
+    """On a GPU, CUDA graphs only where launches take longest: it is one more
+    compilation."""
     if DEVICE == "cpu":
         return [name for name in CONTENDERS if "CUDA" not in name]
     graphs = ["ddpm_lit, CUDA graphs"] if network == "mnist" else []
@@ -364,6 +366,7 @@ def training(task: Task, name: str) -> dict[str, Callable[..., Any]]:
     first = once(step, 3)
     if DEVICE == "cuda":
         torch.cuda.empty_cache()  # the others need room in order to compile
+        torch.cuda.reset_peak_memory_stats()
 
     def steps(n: int) -> dict:
         return dict(seconds=once(step, n), updates=one.updates)
@@ -392,8 +395,8 @@ def folder_of_pictures(task: Task, folder: Path, n: int = 512) -> Path:
 
 
 def their_loader(task: Task, folder: Path, waited: list[float]) -> Iterator[Tensor]:
-    """diffusers' example: pictures opened, mirrored and scaled one by one, in the process
-    that trains."""
+    """diffusers' example: pictures opened, mirrored and scaled one by one, in the
+    process that trains."""
     from PIL import Image
     from torchvision import transforms as tv
 
@@ -420,8 +423,8 @@ def their_loader(task: Task, folder: Path, waited: list[float]) -> Iterator[Tens
 
 
 def waiting(task: Task, compiled: bool, steps: int) -> dict:
-    """The share of training that is spent waiting for pictures from a folder: ours, read by
-    two processes; theirs, as their example reads them."""
+    """The share of training that is spent waiting for pictures from a folder: ours,
+    read by two processes; theirs, as their example reads them."""
     with tempfile.TemporaryDirectory() as name:
         folder, waited = folder_of_pictures(task, Path(name)), [0.0]
         channels, size = task.shape[:2]
@@ -461,12 +464,18 @@ def alternate(
         if turn and clock.left < 0:
             break
         for name in names:
-            found = workers[name].ask(Clock.of(60 + 60 * args.seconds), "steps", n=steps)
+            found = workers[name].ask(
+                Clock.of(60 + 60 * args.seconds), "steps", n=steps
+            )
             seconds[name].append(found["seconds"])
             done[name] += steps
             if found["updates"] != done[name]:
-                raise ValueError(f"{name}: {found['updates']} updates, not {done[name]}")
-        speeds = {n: round(steps * task.batch_size / s[-1], 1) for n, s in seconds.items()}
+                raise ValueError(
+                    f"{name}: {found['updates']} updates, not {done[name]}"
+                )
+        speeds = {
+            n: round(steps * task.batch_size / s[-1], 1) for n, s in seconds.items()
+        }
         print(task.name, speeds, flush=True)
     images = steps * task.batch_size
     return {
@@ -539,7 +548,7 @@ def compare(
     counts = work(task)
     failed = {name: {"error": w.error} for name, w in workers.items() if w.error}
     ready = {name: w for name, w in workers.items() if not w.error}
-    rows = alternate(task, ready, args, clock)
+    rows = alternate(task, ready, args, clock.part(0.6))
     for name, row in rows.items():
         count = counts.get(name.split(",")[0], counts["ddpm_lit"])
         if isinstance(count, float):
@@ -558,7 +567,12 @@ def compare(
     wanted = [name for name in ours if "float32" not in name]
     if DEVICE == "cuda":
         wanted = list(rows) if facts["missed"] else []
-    look = lambda name: ready[name].ask(Clock.of(60), "profile")
+
+    def look(name: str) -> dict:
+        if DEVICE == "cuda":
+            clock.check("a profile")
+        return ready[name].ask(Clock.of(60), "profile")
+
     facts["profile"] = {name: attempt(lambda: look(name)) for name in wanted}
     return facts
 

@@ -1,4 +1,5 @@
-"""Contenders in processes of their own: they compile side by side, and each is timed alone when its turn comes.
+"""Contenders in processes of their own: they compile side by side, and each is timed
+alone when its turn comes.
 
 A worker is a script that was started with `--worker`. It makes what it needs, says that
 it is ready, and then does what it is asked to, a line of JSON each way."""
@@ -35,7 +36,8 @@ class Worker:
         self.lines.put(None)
 
     def answer(self, clock: Clock) -> Any:
-        "What it says next. RuntimeError where it failed, TimeoutError where it is late."
+        """What it says next. RuntimeError where it failed, TimeoutError where it is
+        late."""
         if self.error:
             raise RuntimeError(self.error)
         try:
@@ -90,7 +92,9 @@ def started(
 def _ready(worker: Worker, clock: Clock, begun: float) -> None:
     try:
         worker.answer(clock)
-        print(f"{worker.name}: ready after {time.monotonic() - begun:.0f} s", flush=True)
+        print(
+            f"{worker.name}: ready after {time.monotonic() - begun:.0f} s", flush=True
+        )
     except (RuntimeError, TimeoutError) as problem:
         print(f"{worker.name}: {problem}", flush=True)
 
