@@ -48,6 +48,7 @@ WAYS = {
         ("cifar10", 128, "first", "default"),
         ("celeba64", 256, "last", "default"),
         ("celeba64", 128, "last", "default"),
+        ("celeba64", 64, "last", "default"),
     ],
     "cpu": [
         ("mnist", 64, "last", "no"),

@@ -110,8 +110,7 @@ rehearse)
     export CUDA_VISIBLE_DEVICES= TORCH_COMPILE_DISABLE=1
     BUDGET=${BUDGET:-1500} READY=600
     training=(--networks digits --batch-size 8 --rounds 2 --seconds 0.1 --no-waiting
-        --contenders ddpm_lit "ddpm_lit, compiled" "ddpm_lit, CUDA graphs"
-        "diffusers, bfloat16" "diffusers, bfloat16, compiled")
+        --contenders ddpm_lit "ddpm_lit, CUDA graphs" "diffusers, bfloat16, compiled")
     sampling=(--networks tiny --n 4 --rounds 1 --ddpm-steps 0)
     device=(--ways digits,8,last,no digits,8,first,default --seconds 0.1)
     first
