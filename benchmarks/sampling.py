@@ -321,7 +321,7 @@ class Measurement:
         "How far our images are from theirs; in float32 without TF32."
         clock.check("levels apart", 3 if DEVICE == "cuda" else 0)
         models = {"ddpm_lit": cast(self.net)} | self.ours
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             n = 16 if DEVICE == "cuda" else self.n  # compiled anew for another number
             if DEVICE == "cuda":
                 models = {k: m for k, m in models.items() if "compiled" not in k}
