@@ -454,40 +454,47 @@ def alternate(
     args: argparse.Namespace,
     clock: Clock,
 ) -> dict[str, dict]:
-    "Images per second, by turns. All make the same steps."
-    names = list(workers)
-    warm = {name: workers[name].ask(clock, "steps", n=3) for name in names}
+    "Images per second, by turns. All make the same steps; one that fails is left out."
+
+    def ask(name: str, n: int) -> dict:
+        end = Clock.of(60 + 60 * args.seconds)
+        return attempt(lambda: workers[name].ask(end, "steps", n=n))
+
+    warm = {name: ask(name, 3) for name in workers}
+    warm = {name: found for name, found in warm.items() if "error" not in found}
     fastest = min(found["seconds"] for found in warm.values()) / 3
-    steps, seconds = max(1, round(args.seconds / fastest)), {name: [] for name in names}
-    done = {name: found["updates"] for name, found in warm.items()}
+    steps, taken = max(1, round(args.seconds / fastest)), {name: [] for name in warm}
     for turn in range(args.rounds):
         if turn and clock.left < 0:
             break
-        for name in names:
-            found = workers[name].ask(
-                Clock.of(60 + 60 * args.seconds), "steps", n=steps
-            )
-            seconds[name].append(found["seconds"])
-            done[name] += steps
-            if found["updates"] != done[name]:
-                raise ValueError(
-                    f"{name}: {found['updates']} updates, not {done[name]}"
-                )
-        speeds = {
-            n: round(steps * task.batch_size / s[-1], 1) for n, s in seconds.items()
-        }
+        for name in list(taken):
+            found = ask(name, steps)
+            if "error" in found:
+                del taken[name]
+                continue
+            taken[name].append(found["seconds"])
+            wanted = warm[name]["updates"] + steps * len(taken[name])
+            if found["updates"] != wanted:
+                raise ValueError(f"{name}: {found['updates']} updates, not {wanted}")
+        images = steps * task.batch_size
+        speeds = {name: round(images / blocks[-1], 1) for name, blocks in taken.items()}
         print(task.name, speeds, flush=True)
-    images = steps * task.batch_size
     return {
-        name: dict(
-            images_per_second=round(images / statistics.median(taken), 2),
-            blocks=[round(images / t, 2) for t in taken],
-            steps_per_block=steps,
-            updates=steps * len(taken),
-        )
-        | workers[name].ask(Clock.of(30), "facts")
-        for name, taken in seconds.items()
+        name: row_of(blocks, steps, task)
+        | attempt(lambda: workers[name].ask(Clock.of(30), "facts"))
+        for name, blocks in taken.items()
     }
+
+
+def row_of(blocks: list[float], steps: int, task: Task) -> dict:
+    "Images per second, from the seconds of each block."
+    images = steps * task.batch_size
+    return dict(
+        images_per_second=round(images / statistics.median(blocks), 2),
+        blocks=[round(images / seconds, 2) for seconds in blocks],
+        steps_per_block=steps,
+        updates=steps * len(blocks),
+    )
 
 
 def work(task: Task) -> dict[str, Any]:
@@ -525,7 +532,7 @@ def missed(task: Task, facts: dict) -> list[str]:
         share = rows[best]["share_of_matrix_rate"]
         said.append(f"{share:.1%} of the matrix rate, not {RATE_GOAL:.0%}")
         kept.append(share >= RATE_GOAL)
-    share = rows[best]["waited"]
+    share = rows[best].get("waited", 0.0)
     said.append(f"{share:.1%} of the time waiting, not {WAIT_GOAL:.0%}")
     kept.append(share < WAIT_GOAL)
     return [words for words, good in zip(said, kept) if not good]
@@ -546,9 +553,9 @@ def compare(
     facts = dict(image_size=task.shape[-1], batch_size=task.batch_size, parameters=size)
     facts["same_work"] = attempt(lambda: check.ask(Clock.of(30), "found"))
     counts = work(task)
-    failed = {name: {"error": w.error} for name, w in workers.items() if w.error}
     ready = {name: w for name, w in workers.items() if not w.error}
     rows = alternate(task, ready, args, clock.part(0.6))
+    failed = {name: {"error": w.error} for name, w in workers.items() if w.error}
     for name, row in rows.items():
         count = counts.get(name.split(",")[0], counts["ddpm_lit"])
         if isinstance(count, float):
