@@ -5,7 +5,7 @@
 # Results go to $OUT, or to a new folder whose name is printed. From the environment:
 #   BUDGET           seconds in all
 #   PYTHON           the interpreter, python3
-#   DATA             the folder above MNIST/raw, .data
+#   DATA             the folder above MNIST/raw, .whl
 #   WORK             a folder that both stages share, with the compiled kernels
 #   DDPM_LIT_COMMIT  the commit, where git is missing; else the file .whl/commit
 # Packages that are missing here are installed from .whl, if there is such a folder.
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-$(mktemp -d)}
 WORK=${WORK:-${TMPDIR:-/tmp}/ddpm-lit-gpu}
-DATA=${DATA:-.data}
+DATA=${DATA:-.whl}
 mkdir -p "$OUT" "$WORK"
 exec > >(tee -a "$OUT/log") 2>&1
 echo "stage $stage, results in $OUT"
