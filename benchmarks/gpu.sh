@@ -78,7 +78,7 @@ compiled() {  # wait until all have compiled, or have had the time for it
 }
 
 first() {  # the words of training.py, sampling.py and device.py are in arrays
-    export OMP_NUM_THREADS=4 TORCHINDUCTOR_COMPILE_THREADS=4
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} TORCHINDUCTOR_COMPILE_THREADS=4
     start training 0 benchmarks/training.py "${training[@]}"
     start sampling 5 benchmarks/sampling.py "${sampling[@]}"
     start device 10 benchmarks/device.py "${device[@]}"
@@ -88,6 +88,7 @@ first() {  # the words of training.py, sampling.py and device.py are in arrays
     turn training 55
     turn sampling 65
     turn device 80
+    unset OMP_NUM_THREADS TORCHINDUCTOR_COMPILE_THREADS
 }
 
 second() {
@@ -107,7 +108,7 @@ case $stage in
     second --compile "$@"
     ;;
 rehearse)
-    export CUDA_VISIBLE_DEVICES= TORCH_COMPILE_DISABLE=1
+    export CUDA_VISIBLE_DEVICES= TORCH_COMPILE_DISABLE=1 OMP_NUM_THREADS=1
     BUDGET=${BUDGET:-1500} READY=600
     training=(--networks digits --batch-size 8 --rounds 2 --seconds 0.1 --no-waiting
         --contenders ddpm_lit "ddpm_lit, CUDA graphs" "diffusers, bfloat16, compiled")
