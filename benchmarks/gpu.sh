@@ -88,7 +88,6 @@ first() {  # the words of training.py, sampling.py and device.py are in arrays
     turn training 55
     turn sampling 65
     turn device 80
-    unset OMP_NUM_THREADS TORCHINDUCTOR_COMPILE_THREADS
 }
 
 second() {
