@@ -15,6 +15,7 @@ run as run.tar.gz, and the pictures."""
 import argparse
 import copy
 import json
+import math
 import platform
 import re
 import shlex
@@ -140,8 +141,9 @@ class Session:
     def run(self) -> None:
         "Train until the time is over; the network is compiled already."
         self.begun = now()
-        self._advance(2 * self.every)
-        self.pace = (now() - self.begun) / (2 * self.every)
+        first = self.trainer.step
+        self._advance(2 * self.every, self.begun + self.seconds / 10)
+        self.pace = (now() - self.begun) / (self.trainer.step - first)
         for share in (*PLANS, 1.0):
             self._plan()
             self._until(share)
@@ -149,7 +151,7 @@ class Session:
     def first_steps(self) -> None:
         "Compile; the steps count, the time does not."
         started = now()
-        self._advance(20)
+        self._advance(20, math.inf)
         print(f"first steps: {now() - started:.1f} s", flush=True)
 
     def _plan(self) -> None:
@@ -173,10 +175,10 @@ class Session:
         if self.trainer.step > first:
             self.pace = (now() - started) / (self.trainer.step - first)
 
-    def _advance(self, steps: int) -> None:
+    def _advance(self, steps: int, end: float) -> None:
         goal = self.trainer.step + steps
         for _ in self._steps():
-            if self.trainer.step >= goal:
+            if self.trainer.step >= goal or time.perf_counter() > end:
                 break
 
     def _steps(self) -> Iterator[None]:
