@@ -500,8 +500,7 @@ class UNet(_Told):
         self,
         x: Tensor,  # (B, C, H, W), any H and W
         t: Tensor,  # (B,) int64, 1..T
-        # (B,) int64 labels 0..K-1 or (B, D) float contexts; K, or a row of NaN, is the
-        # null; None: all null
+        # (B,) int64 labels or (B, D) float contexts, or the null of either; None: all null
         y: Tensor | None = None,
     ) -> Tensor:  # (B, C, H, W): the prediction, in the parameterization trained for
         "ε_θ(x_t, t), or x_0 or v, as trained. ValueError for a t or y that cannot be."
@@ -513,8 +512,8 @@ class UNet(_Told):
         for layer in self.down:
             x = answer(layer, emb, x) if isinstance(layer, Block) else layer(x)
             kept.append(x)
-        for block in self.middle:
-            x = answer(block, emb, x)
+        for layer in self.middle:
+            x = answer(layer, emb, x)
         for layer in self.up:
             if isinstance(layer, Block):
                 x = answer(layer, emb, x, kept.pop())
