@@ -655,7 +655,7 @@ def _moved(model: nn.Module, data: _Data, device: torch.device) -> nn.Module:
     order = torch.channels_last if images else torch.preserve_format
     return model.to(device, memory_format=order)
 
-
+# %% ../nbs/4_training/03_training.ipynb #c0ffee51
 class _Learner:
     "What a step changes: the weights of `model`, their average `ema`, and `adam`."
 
@@ -940,7 +940,7 @@ def _read(
             f"{path} is no checkpoint that can be read: {problem}"
         ) from None
 
-
+# %% ../nbs/4_training/03_training.ipynb #c0ffee52
 def _check_alike(
     saved: _Saved, schedule: NoiseSchedule, param: Parameterization, path: Path
 ) -> None:
