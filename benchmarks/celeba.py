@@ -17,7 +17,8 @@ from ddpm_lit.drawing import collect, floats, interpolation, save_strips
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, predictions, save_classifier
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import checkpoints, load_weights, read_log, read_tensors
+from ddpm_lit.runs import checkpoints, load_weights, read_log
+from ddpm_lit.storage import read_tensors
 
 TOLD = ("Smiling", "Eyeglasses", "Male")
 SMALL = "--channels 24 --multipliers 1 2 4 6 --conditioning scale_shift --batch-size 32 --steps 4500 --lr 1e-3 --warmup 200 --ema-decay 0.998 --checkpoint-every 500 --keep 100 --sample-every 0 --compile"

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import ImageData
-from .runs import load_weights, read_json, read_tensors, write_json, write_tensors
+from .images import ImageData
+from .runs import load_weights
+from .storage import read_json, read_tensors, write_json, write_tensors
 from .train import keyed_generator
 
 # %% ../nbs/5_quality/02_features.ipynb #bcae3095

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_lit.data import ImageData, checksum, to_float, to_pil, to_uint8
+from ddpm_lit.images import ImageData, checksum, to_float, to_pil, to_uint8
 
 LABELS, CONTEXTS = (
     torch.tensor([2, 0, 1, 2]),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .interop import from_diffusers
+from .diffusers_exchange import from_diffusers
 from .runs import Run, load_pretrained
 from .unet import UNet, UNetConfig
 

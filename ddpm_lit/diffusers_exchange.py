@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import atomic_write
+from .storage import atomic_write
 from .ddim import DDIM
 from .ddpm import DDPM, time_steps
 from .prediction import EPS, V, X0, DynamicThreshold, Parameterization
