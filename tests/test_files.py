@@ -1,4 +1,4 @@
-"""Where pictures come from: named sets, folders, zips, CelebA; in memory or on disk;
+"""Where images come from: named sets, folders, zips, CelebA; in memory or on disk;
 and whatever is broken."""
 
 import faulthandler
@@ -66,7 +66,7 @@ def put(path: Path, pixels: np.ndarray, **options) -> Path:
     return path
 
 
-def pictures(folder: Path, *names: str, shape=(6, 6, 3)) -> Path:
+def images(folder: Path, *names: str, shape=(6, 6, 3)) -> Path:
     "Noise, another one in each file."
     for i, name in enumerate(names):
         put(folder / name, noise(i, *shape))
@@ -91,7 +91,7 @@ def said(work, *words: str) -> str:
 
 
 def same(a, b) -> bool:
-    "Whether two sets have the same pictures, and know the same of them."
+    "Whether two sets have the same images, and know the same of them."
     index = torch.arange(len(a))
     known = [
         (x is None) == (y is None) and (x is None or torch.equal(x, y))
@@ -304,7 +304,7 @@ def test_mnist_is_fetched_whole(tmp_path, monkeypatch):
 
 
 def cifar_batches(n: int = 3) -> dict[str, bytes]:
-    "Binary batches of n pictures each."
+    "Binary batches of n images each."
     rows = {
         name: noise(i, n, 3073)
         for i, name in enumerate(
@@ -470,14 +470,14 @@ def test_mistakes_are_refused(options, words):
     said(lambda: load_images(**options), *words)
 
 
-# One picture
+# One image
 
 WANT = np.zeros((8, 8), np.uint8)
 WANT[:, 4:] = 255
 
 
 def kinds() -> dict[str, tuple]:
-    """Each kind of file, as (picture, format, options): all show black on the left and
+    """Each kind of file, as (image, format, options): all show black on the left and
     white on the right."""
     grey, turned = Image.fromarray(WANT), Image.Exif()
     turned[0x0112] = 6
@@ -556,7 +556,7 @@ def test_all_shades_of_sixteen_bits(tmp_path):
             "16 bits",
         ),
         (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_text("not a picture"), "format is not known"),
+        (lambda path: path.write_text("not an image"), "format is not known"),
         (
             lambda path: Image.new("RGB", (4, 4)).save(path, "EPS"),
             "format is not known",
@@ -568,11 +568,11 @@ def test_all_shades_of_sixteen_bits(tmp_path):
     ],
     ids="float deep empty text eps folder link pipe missing".split(),
 )
-def test_what_is_no_picture_is_refused_by_name(tmp_path, make, words):
+def test_what_is_no_image_is_refused_by_name(tmp_path, make, words):
     make(tmp_path / "x.tiff")
     said(
         lambda: read_image(tmp_path / "x.tiff"),
-        f"{tmp_path / 'x.tiff'} cannot be read as a picture",
+        f"{tmp_path / 'x.tiff'} cannot be read as an image",
         words,
     )
 
@@ -598,7 +598,7 @@ def test_the_middle_square(tmp_path):
     st.integers(1, 20) | st.none(),
     st.sampled_from([None, Fraction(148, 178), Fraction(1), Fraction(1, 3)]),
 )
-def test_a_square_of_any_picture(width, height, size, share):
+def test_a_square_of_any_image(width, height, size, share):
     square = files._square(Image.new("L", (width, height), 7), size, share)
     if share is None and size is None:
         assert square.size == (width, height)
@@ -609,7 +609,7 @@ def test_a_square_of_any_picture(width, height, size, share):
 
 
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
-    pictures(tmp_path, "a.png", "b.png", "c.png", shape=(5, 5))
+    images(tmp_path, "a.png", "b.png", "c.png", shape=(5, 5))
     for name, side in (("warned of.png", 12), ("refused.png", 20)):
         put(tmp_path / name, noise(0, side, side))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -636,7 +636,7 @@ DEEP = ("b.png", "a/z.png", "a/B.JPG".lower(), "a b/c/d.gif", "a.bmp", "a-1.webp
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_folder_and_its_zip_are_the_same(tmp_path, stream):
-    folder = pictures(tmp_path / "photos", *DEEP)
+    folder = images(tmp_path / "photos", *DEEP)
     for name in (".hidden.png", ".cache/x.png", "__MACOSX/._b.png", "notes.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("nothing")
@@ -683,7 +683,7 @@ def test_a_folder_and_its_zip_are_the_same(tmp_path, stream):
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_folders_at_the_top_are_classes(tmp_path, names, labels, classes, stream):
-    folder = pictures(tmp_path / "x", *names)
+    folder = images(tmp_path / "x", *names)
     for source in (folder, packed(folder, tmp_path / "x.zip")):
         data = load_images(source, image_size=6, stream=stream)
         assert (
@@ -735,13 +735,13 @@ def test_zips_that_cannot_be_used(tmp_path):
     said(
         lambda: load_images(zipped(tmp_path / "empty.zip", {})),
         "empty.zip",
-        "no pictures",
+        "no images",
     )
     nested = zipped(
         tmp_path / "nested.zip",
         {"in.zip": zipped(tmp_path / "in.zip", {"x.png": encoded()}).read_bytes()},
     )
-    said(lambda: load_images(nested), "nested.zip", "no pictures", "zips within a zip")
+    said(lambda: load_images(nested), "nested.zip", "no images", "zips within a zip")
     (tmp_path / "page.zip").write_text("<html>quota exceeded</html>")
     said(lambda: load_images(tmp_path / "page.zip"), "page.zip", "not a zip")
     (tmp_path / "cut.zip").write_bytes(
@@ -811,7 +811,7 @@ def test_a_damaged_member_of_a_zip_is_noticed_by_its_checksum(tmp_path):
 
 
 def test_a_folder_that_must_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
-    folder, scandir = pictures(tmp_path / "x", "a/1.png", "b/1.png"), os.scandir
+    folder, scandir = images(tmp_path / "x", "a/1.png", "b/1.png"), os.scandir
 
     def refuse(path):
         if str(path).endswith("b"):
@@ -822,7 +822,7 @@ def test_a_folder_that_must_not_be_read_is_not_passed_over(tmp_path, monkeypatch
     said(lambda: load_images(folder), str(folder / "b"), "Permission denied")
 
 
-def test_pictures_of_different_sizes(tmp_path):
+def test_images_of_different_sizes(tmp_path):
     put(tmp_path / "a.png", noise(0, 4, 6, 3))
     put(tmp_path / "b.png", noise(0, 6, 4, 3))
     said(lambda: load_images(tmp_path), "a.png is 6x4", "b.png is 4x6", "image_size")
@@ -830,14 +830,14 @@ def test_pictures_of_different_sizes(tmp_path):
     (tmp_path / "b.png").unlink()
     assert load_images(tmp_path).shape == (1, 3, 4, 6)
     said(lambda: load_images(tmp_path, split="test"), "no test split")
-    said(lambda: load_images(pictures(tmp_path / "none")), "none")
+    said(lambda: load_images(images(tmp_path / "none")), "none")
 
 
-# Broken pictures
+# Broken images
 
 
 def spoilt(folder: Path, n: int, bad: int) -> Path:
-    "n pictures, the first `bad` of which are empty files."
+    "n images, the first `bad` of which are empty files."
     folder.mkdir()
     for i in range(n):
         (folder / f"{i:04}.png").write_bytes(b"" if i < bad else encoded(side=2))
@@ -874,7 +874,7 @@ def test_how_many_may_be_broken(tmp_path, n, bad, broken, allowed, stream):
         sentence = said(load, "cannot be read", "0000.png", "empty")
         assert (
             n == 1
-            or f"of the {n} pictures" in sentence
+            or f"of the {n} images" in sentence
             and "at least " in sentence
             and "broken" in sentence
         )
@@ -884,7 +884,7 @@ def test_how_many_may_be_broken(tmp_path, n, bad, broken, allowed, stream):
     assert (
         len(data) == n - bad
         and len(caught) == 1
-        and str(caught[0].message).startswith(f"{bad} of the {n} pictures in {folder}")
+        and str(caught[0].message).startswith(f"{bad} of the {n} images in {folder}")
     )
     assert ("0009.png, ..." in str(caught[0].message)) == (
         bad > 10
@@ -903,7 +903,7 @@ def test_reading_that_is_given_up_leaves_no_thread_behind():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_those_that_are_left_keep_their_classes(tmp_path, stream):
-    folder = pictures(
+    folder = images(
         tmp_path / "x", *(f"{c}/{i}.png" for c in "abc" for i in range(4))
     )
     for name in ("a/1.png", "b/0.png", "c/3.png"):
@@ -920,7 +920,7 @@ def test_those_that_are_left_keep_their_classes(tmp_path, stream):
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
+def test_a_image_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
     members = {f"{i}.png": encoded(seed=i, side=30) for i in range(3)} | {
         "cut.png": encoded(side=30)[:900]
     }
@@ -938,7 +938,7 @@ def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
             data, batch_size=None, sampler=[torch.tensor([3])], num_workers=1
         )
     )
-    with pytest.raises(ValueError, match=r"cut.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"cut.png cannot be read as an image"):
         next(batches)
     assert list(batches) == [], "its worker is done"
     if not pack:
@@ -950,7 +950,7 @@ def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
 
 
 def test_a_folder_by_itself_is_what_load_images_makes_of_it(tmp_path):
-    folder = pictures(tmp_path / "mine", "a/0.png", "b/1.png", "b/2.png")
+    folder = images(tmp_path / "mine", "a/0.png", "b/1.png", "b/2.png")
     for place in (folder, packed(folder, tmp_path / "packed.zip")):
         ours, theirs = (
             load_folder(place, 4, 1),
@@ -967,7 +967,7 @@ def test_a_folder_by_itself_is_what_load_images_makes_of_it(tmp_path):
 
 
 def test_the_size_decides_between_memory_and_disk(tmp_path, monkeypatch):
-    folder = pictures(tmp_path / "x", *(f"{i}.png" for i in range(4)))
+    folder = images(tmp_path / "x", *(f"{i}.png" for i in range(4)))
     monkeypatch.setattr(files, "IN_MEMORY", 4 * 3 * 6 * 6)
     assert (
         isinstance(load_images(folder), ImageData)
@@ -1063,7 +1063,7 @@ def test_a_zip_that_is_replaced_is_read_anew(tmp_path):
 
 def test_a_fingerprint_of_files_tells_sets_apart(tmp_path):
     def mark(*names, add=b"", flip=False, size=6, **options):
-        folder = pictures(tmp_path / str(mark.n), *names)
+        folder = images(tmp_path / str(mark.n), *names)
         mark.n += 1
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes() + add)
         source = packed(folder, folder.with_suffix(".zip")) if flip else folder
@@ -1125,7 +1125,7 @@ ORIGINAL, HALF, NAMES = (178, 218), (89, 109), ("Eyeglasses", "Male", "Smiling")
 
 
 def ramp(width: int, height: int, i: int = 0) -> np.ndarray:
-    "Red tells the horizontal position, green the vertical one, blue the photograph."
+    "Red tells the horizontal position, green the vertical one, blue the image."
     across, down = np.meshgrid(
         (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     )
@@ -1530,7 +1530,7 @@ def damaged(number: int, root: Path) -> str:
             try:
                 data.pixels(torch.arange(len(data)))
             except ValueError as problem:
-                assert "cannot be read as a picture" in str(problem)
+                assert "cannot be read as an image" in str(problem)
     assert (
         all("cannot be read, and they are left out" in str(w.message) for w in caught)
         and len(caught) <= 1
