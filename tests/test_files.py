@@ -1555,3 +1555,165 @@ def test_many_damaged_files_are_read_or_refused(tmp_path, capfd):
     results = all_damaged(range(100, 1300), tmp_path)
     assert sum(results.values()) == 1200 and min(results.values()) >= 60, results
     assert capfd.readouterr().err == ""
+
+
+# What public bug reports found
+
+
+def refuse(url):
+    raise urllib.error.URLError("no network")
+
+
+def counted(source: Path, *words: str) -> ImageData:
+    "A folder or zip that is read with one warning, of files that are not."
+    with pytest.warns(UserWarning) as caught:
+        data = load_images(source)
+    assert len(caught) == 1 and all(word in str(caught[0].message) for word in words)
+    return data
+
+
+def test_files_with_other_endings_are_counted(tmp_path):
+    folder = images(tmp_path / "mine", "a.png", "b.png")
+    for name in ("c.HEIC", "d.heic", "e.jxl", "no ending", ".hidden", "labels.csv"):
+        (folder / name).write_bytes(b"something")
+    words = ("1 .HEIC", "1 .heic", "1 .jxl", "1 without one", "pillow-heif")
+    for source in (folder, packed(folder, tmp_path / "mine.zip")):
+        assert len(counted(source, str(source), *words)) == 2
+    for name in ("a.png", "b.png"):
+        (folder / name).unlink()
+    said(lambda: load_images(folder), "no images", "1 .HEIC", "pillow-heif")
+
+
+def test_notes_beside_images_are_expected(tmp_path):
+    folder = images(tmp_path / "mine", "a.png")
+    for name in ("labels.csv", "README.md", "LICENSE.txt", "Thumbs.db", "info.json"):
+        (folder / name).write_text("a note")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_images(folder)) == 1
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JFIF"])
+def test_other_endings_of_jpeg(tmp_path, ending):
+    put(tmp_path / "x" / f"a{ending}", noise(0, 6, 6, 3), format="JPEG")
+    assert load_images(tmp_path / "x").shape == (1, 3, 6, 6)
+
+
+@pytest.mark.skipif("AVIF" not in files._formats(), reason="Pillow reads no AVIF here")
+def test_avif_by_any_name(tmp_path):
+    for name in ("a.avif", "b.png"):
+        put(tmp_path / "x" / name, np.full((16, 16, 3), 200, np.uint8), format="AVIF")
+    data = load_images(tmp_path / "x")
+    assert data.shape == (2, 3, 16, 16) and (data.images.int() - 200).abs().max() <= 3
+
+
+def test_avif_where_pillow_cannot_read_it(tmp_path, monkeypatch):
+    folder = images(tmp_path / "x", "a.png")
+    (folder / "b.avif").write_bytes(b"something")
+    monkeypatch.setattr(files, "_formats", lambda: files._FORMATS)
+    assert len(counted(folder, "1 .avif", "Pillow 11.3")) == 1
+
+
+def test_a_dot_in_a_zip_means_here(tmp_path):
+    members = ("./cat/a.png", "././cat/b.png", "./dog/a.png", "dog/./b.png")
+    path = zipped(
+        tmp_path / "dots.zip", {name: encoded(seed=i) for i, name in enumerate(members)}
+    )
+    data = load_images(path)
+    assert data.names == ("cat", "dog") and data.labels.tolist() == [0, 0, 1, 1]
+    assert same(load_images(path, stream=True, image_size=6), data)
+    twice = zipped(tmp_path / "twice.zip", {"a.png": encoded(), "./a.png": encoded()})
+    said(lambda: load_images(twice), "two members", "a.png")
+
+
+@pytest.mark.parametrize("mark", ["schedule.json", "log.jsonl", "checkpoints"])
+def test_a_run_folder_is_no_data(tmp_path, mark):
+    folder = images(tmp_path / "run", "samples.png")
+    (folder / "config.json").write_text("{}")
+    assert len(load_images(folder)) == 1
+    (folder / mark).mkdir()
+    said(lambda: load_images(folder), str(folder), "training", "config.json", mark)
+
+
+@pytest.mark.parametrize(
+    "place, inside",
+    [
+        ("MNIST/raw", "MNIST/raw"),
+        ("MNIST/raw", "MNIST"),
+        ("MNIST/raw", "MNIST/raw/../raw"),
+        ("mnist/raw", "mnist"),
+        ("MNIST", ""),
+        ("MNIST", "MNIST"),
+    ],
+)
+def test_a_data_folder_that_leads_into_mnist(tmp_path, monkeypatch, place, inside):
+    pixels = idx_set(tmp_path / "some")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / "some/raw").rename(tmp_path / place)
+    with network(monkeypatch, refuse) as asked:
+        data = load_images("mnist", tmp_path / inside)
+    assert np.array_equal(data.images[:, 0], pixels) and not asked
+
+
+@pytest.mark.parametrize("place", ["", "raw"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_files_that_two_sets_have_are_not_guessed_at(tmp_path, place, name):
+    idx_set(tmp_path / "some")
+    root = tmp_path / "some" / place
+    said(lambda: load_images(name, root), "MNIST", "FashionMNIST", "alike")
+
+
+def test_fashion_is_not_taken_from_mnist(tmp_path, monkeypatch):
+    idx_set(tmp_path / "MNIST")
+    said(lambda: load_images("fashion-mnist", tmp_path / "MNIST/raw"), "alike")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+def test_a_failed_fetch_leaves_nothing_behind(tmp_path, monkeypatch, name):
+    with network(monkeypatch, refuse), pytest.raises(ConnectionError):
+        load_images(name, tmp_path / "no" / "where")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("inside", ["", "MNIST", "MNIST/raw"])
+def test_the_files_that_are_missing_are_named(tmp_path, monkeypatch, inside):
+    idx_set(tmp_path / "MNIST")
+    (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").unlink()
+    there = sorted(path.name for path in (tmp_path / "MNIST/raw").iterdir())
+    with network(monkeypatch, refuse), pytest.raises(ConnectionError) as failure:
+        load_images("mnist", tmp_path / inside, split="test")
+    four = [
+        f"{start}-{kind}-ubyte.gz"
+        for start in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    ]
+    for name in four:
+        assert (name in str(failure.value)) == (name not in there)
+    assert f"{tmp_path / 'MNIST/raw'}," in str(failure.value)
+    assert there == sorted(path.name for path in (tmp_path / "MNIST/raw").iterdir())
+
+
+@pytest.mark.parametrize("inside", ["", "cifar-10-batches-bin"])
+def test_a_data_folder_that_leads_into_cifar10(tmp_path, inside):
+    assert len(load_images("cifar10", cifar_folder(tmp_path) / inside)) == 15
+
+
+@pytest.mark.parametrize("inside", ["", "celeba", "celeba/img_align_celeba"])
+def test_a_data_folder_that_leads_into_celeba(tmp_path, inside):
+    celeba(tmp_path, range(1, 5))
+    assert load_images("celeba", tmp_path / inside, image_size=16).name == "celeba"
+
+
+def test_kaggles_lists_of_celeba(tmp_path):
+    celeba(tmp_path, range(1, 8), parts={n: n % 3 for n in range(1, 8)})
+    options = dict(image_size=16, attributes=("Smiling", "Eyeglasses"))
+    want = load_images("celeba", tmp_path, **options)
+    for path in sorted((tmp_path / "celeba").glob("list_*.txt")):
+        lines = [",".join(line.split()) for line in path.read_text().splitlines()]
+        if "attr" in path.name:
+            lines = ["image_id," + lines[1], *lines[2:]]
+        else:
+            lines = ["image_id,partition", *lines]
+        path.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+        path.unlink()
+    assert same(load_images("celeba", tmp_path, **options), want)
