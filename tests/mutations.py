@@ -281,7 +281,7 @@ MUTATIONS = [
     Mutation("the larger variance forgotten", "diffusers_exchange", '"variance_type": "fixed_small"} | _walk(run)', '"variance_type": "fixed_small"}', ("test_interop.py::test_the_way_of_walking_survives_there_and_back",)),
     Mutation("keys and queries exchanged", "diffusers_exchange", 'for letter in "qkv")', 'for letter in "kqv")', both("test_interop.py")),
     Mutation("the nearest picture by another quantity than the distance", "evaluate", "(squares - 2 * x @ known.T)", "(squares - x @ known.T)", ("test_report.py::test_the_nearest_picture_is_found_as_by_all_differences",)),
-    Mutation("told nothing forgotten at a new start", "finetune", "+ _none(run.model)", "+ 0 * _none(run.model)", both("test_start.py")),
+    Mutation("told nothing forgotten at a new start", "finetune", "+ _null(run.model)", "+ 0 * _null(run.model)", both("test_start.py")),
     Mutation("the first label for none at a new start", "finetune", "model.label.weight[-1]", "model.label.weight[0]", both("test_start.py")),
     Mutation("rows at random at a new start", "finetune", "torch.zeros_like(x) for name, x in model", "x for name, x in model", both("test_start.py")),
     Mutation("a flag ignored beside --from", "flags", "for f in fields(noise)] + [", "for f in ()] + [", ("test_start.py::test_what_contradicts_the_model_is_refused",)),
