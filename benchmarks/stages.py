@@ -18,7 +18,8 @@ import torch
 from origin import ROOT, origin
 
 from ddpm_lit import Run, fast
-from ddpm_lit.runs import read_log, write_json
+from ddpm_lit.runs import read_log
+from ddpm_lit.storage import write_json
 
 
 class Stages:

@@ -13,14 +13,14 @@ from ddpm_lit.ddim import DDIM, ddim_encode
 from ddpm_lit.solvers import DPMSolver
 from ddpm_lit.guidance import classifier_guided, guided
 from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate, interpolate_at, lerp, mix, shared, slerp, strips, trajectory
-from ddpm_lit.data import ImageData, save_gif, save_grid, save_image
-from ddpm_lit.files import ImageFiles
-from ddpm_lit.sets import load_images
+from ddpm_lit.images import ImageData, save_gif, save_grid, save_image
+from ddpm_lit.image_files import ImageFiles
+from ddpm_lit.datasets import load_images
 from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.runs import Run, load_pretrained, save_run
 from ddpm_lit.train import TrainConfig, Trainer, TrainRecord
-from ddpm_lit.interop import from_diffusers, sampler_from_diffusers, to_diffusers
-from ddpm_lit.start import load_model, start_from
+from ddpm_lit.diffusers_exchange import from_diffusers, sampler_from_diffusers, to_diffusers
+from ddpm_lit.finetune import load_model, start_from
 from ddpm_lit.evaluate import DigitJudge, DigitReport, digit_report, nearest_distances
 from ddpm_lit.features import Classifier, Distances, accuracy_score, distances, fit_classifier, load_classifier
 from ddpm_lit.likelihood import Bound, bits_per_dim

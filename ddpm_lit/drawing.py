@@ -22,12 +22,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .data import ImageData, atomic_write, check_range, save_gif, save_grid
-from .data import save_image, to_uint8
+from .images import ImageData, check_range, save_gif, save_grid
+from .storage import atomic_write
+from .images import save_image, to_uint8
 from .ddim import ddim_encode
 from .ddpm import Step, sample_steps
 from .editing import between, inpaint_steps, strips, trajectory
-from .files import read_picture
+from .image_files import read_image
 from .forward import draw_noise
 from .guidance import guided
 from .runs import Run
@@ -557,7 +558,7 @@ def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file():
         raise ValueError(f"there is no picture {str(path)!r}")
-    pixels = read_picture(path, None, channels)
+    pixels = read_image(path, None, channels)
     if pixels.shape[1:] != (size, size):
         raise ValueError(
             f"the picture {path} must have {size}x{size} pixels, as the images of "

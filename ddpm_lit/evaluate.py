@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import ImageData
+from .images import ImageData
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #27df4c4e
 def exactly_one(

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import ImageData, to_float
+from .images import ImageData, to_float
 from .evaluate import as_float64
 from ddpm_lit.runs import (
     load_weights,

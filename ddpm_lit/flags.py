@@ -22,9 +22,9 @@ from .ddpm import DDPM
 from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from .schedule import scaled_linear_schedule, sigmoid_schedule
-from .sets import NAMED_DATA
+from .datasets import NAMED_DATA
 from .solvers import DPMSolver, SolverSpacing
-from .start import load_model
+from .finetune import load_model
 from .summary import TRACKERS, check_trackers
 from .terminal import HELP, UsageError, parse
 from .train import TrainConfig

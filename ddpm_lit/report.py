@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import ImageData, to_float
+from .images import ImageData, to_float
 from .ddim import DDIM
 from .drawing import Watch, collect, draw
 from .evaluate import mean_distance, nearest_distances, share_error

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import ImageData, check_range, to_float
+from .images import ImageData, check_range, to_float
 from .elbo import vlb_weight
-from .files import ImageFiles
+from .image_files import ImageFiles
 from .prediction import EPS, PARAMETERIZATIONS, Parameterization
 from .prediction import ddpm_loss, min_snr_weight
 from .runs import Checkpoint, load_weights, read_checkpoint, trim_log

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import ddpm_lit.features as module
 from ddpm_lit import ImageData
-from ddpm_lit.data import to_float
+from ddpm_lit.images import to_float
 from ddpm_lit.features import Classifier, accuracy, classifier_accuracy, distances, features, fit_classifier, load_classifier, on_device, predictions, save_classifier
-from ddpm_lit.sets import load_images
-from ddpm_lit.runs import read_tensors, write_tensors
+from ddpm_lit.datasets import load_images
+from ddpm_lit.storage import read_tensors, write_tensors
 
 PICTURES = ImageData(torch.randint(256, (30, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8), torch.arange(30) % 3)
 QUICK = dict(epochs=2, batch_size=8, width=2, flip=True)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from ddpm_lit import report
-from ddpm_lit.data import ImageData
+from ddpm_lit.images import ImageData
 from ddpm_lit.ddim import DDIM
 from ddpm_lit.evaluate import nearest_distances
-from ddpm_lit.sets import load_images
+from ddpm_lit.datasets import load_images
 from ddpm_lit.prediction import V
 from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like, sampled, table
 from ddpm_lit.runs import Run, load_pretrained
