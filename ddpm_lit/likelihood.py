@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .elbo import vlb_terms
-from .runs import Run
-from .train import keyed_generator
+from .prediction import Denoiser
+from .forward import Stream, keyed_generator
 
 # %% ../nbs/5_quality/03_likelihood.ipynb #17899ad2
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Bound:
 
 # %% ../nbs/5_quality/03_likelihood.ipynb #a17c877d
 def bits_per_dim(
-    run: Run,
+    denoiser: Denoiser,
     x0: Tensor,                  # (N, C, H, W) float in [-1, 1], N >= 1: images that the model has not seen
     levels: int | None = 256,    # how many values a pixel can have; None: data with a density
     *,
@@ -46,13 +46,13 @@ def bits_per_dim(
     device: torch.device | str = "cpu",
     watch: Callable[[Iterable], Iterable] = iter,  # passes the batches on, for example to show how far they are
 ) -> Bound:
-    "The bound, T network calls for each image; `x̂_0` is cut to the run's range as the sampler does it (a dynamic threshold is no fixed range, and is left out). ValueError as in `vlb_terms`."
+    "The bound, T network calls for each image; `x̂_0` is cut to the denoiser's range as the sampler does it (a dynamic threshold is no fixed range, and is left out). ValueError as in `vlb_terms`."
     if not len(x0) or batch < 1: raise ValueError(f"x0 and batch must hold at least one image, got {len(x0)} and {batch}")
     if y is not None and len(y) != len(x0): raise ValueError(f"y must have one row for each of the {len(x0)} images, got {len(y)}")
-    clip, model, rows = run.clip if isinstance(run.clip, tuple) else None, run.model.to(device), torch.arange(len(x0))
+    clip, model, rows = denoiser.clip if isinstance(denoiser.clip, tuple) else None, denoiser.model.to(device) if isinstance(denoiser.model, torch.nn.Module) else denoiser.model, torch.arange(len(x0))
     def part(some):
-        own = [keyed_generator(seed, 5, int(i)) for i in some]
-        return vlb_terms(model, run.schedule, x0[some].to(device), param=run.param, y=None if y is None else y[some].to(device), levels=levels, clip=clip, generator=own)
+        own = [keyed_generator(seed, Stream.BOUND, int(i)) for i in some]
+        return vlb_terms(Denoiser(model, denoiser.schedule, denoiser.param, clip), x0[some].to(device), y=None if y is None else y[some].to(device), levels=levels, generator=own)
     found = [part(some) for some in watch(rows.split(batch))]
     prior, kl, rest = (torch.cat([getattr(terms, name).cpu().double() for terms in found]) for name in ("prior", "kl", "reconstruction"))
     total = prior + kl.sum(1) + rest

@@ -10,7 +10,7 @@ __all__ = ['write_json', 'read_json', 'write_tensors', 'read_tensors', 'load_wei
 import json
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import atomic_write
-from .prediction import PARAMETERIZATIONS, Clip, DynamicThreshold
+from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .prediction import Parameterization
 from .schedule import NoiseSchedule
 from .unet import UNet, UNetConfig
@@ -112,16 +112,18 @@ def load_weights(
 
 # %% ../nbs/4_training/02_runs.ipynb #4ec5b01f
 @dataclass(frozen=True, eq=False)
-class Run:
-    "A trained network with all that sampling needs."
+class Run(Denoiser):
+    "A trained network, on the CPU, with all that asking it needs, and facts about it."
 
-    model: nn.Module  # in eval mode, on the CPU
-    schedule: NoiseSchedule  # the one it was trained with
-    param: Parameterization  # what it predicts
-    clip: Clip | None  # the range of x̂_0, (-1, 1) for images, or a DynamicThreshold
     # what config.json says: format, version, param, clip, unet, and what save_run was
     # given
-    config: dict
+    config: dict = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        "(C, H, W) of its images."
+        config = self.model.config
+        return config.in_channels, config.image_size, config.image_size
 
 # %% ../nbs/4_training/02_runs.ipynb #3ba430ed
 def save_run(
