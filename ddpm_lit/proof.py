@@ -117,14 +117,8 @@ def _difference(lhs, rhs, given: dict | None) -> tuple[Expr, Expr, Expr]:
 def _where(given: dict | None, gap: Expr) -> str:
     "The substitutions that were needed, in LaTeX, or nothing."
     used = {k: v for k, v in (given or {}).items() if gap.has(k)}
-    return (
-        (
-            ", where "
-            f"${', '.join(f'{sympy.latex(k)} = {sympy.latex(v)}' for k, v in used.items())}$"
-        )
-        if used
-        else ""
-    )
+    shown = [f"{sympy.latex(k)} = {sympy.latex(v)}" for k, v in used.items()]
+    return f", where ${', '.join(shown)}$" if shown else ""
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #37aedec0
 def prove(
