@@ -30,9 +30,10 @@ from torch import Tensor
 
 from .data import ImageData, atomic_write, save_grid
 from .drawing import Encoded, Labels, check_labels, claim, collect, draw
-from .drawing import draw_folder, encode_decode, fast, floats, inpaintings
+from .drawing import draw_folder, encode_decode, optimized, floats, inpaintings
 from .drawing import interpolation, missing, read_image, read_mask
-from .drawing import read_settings, sampling_settings, save_film, save_strips
+from .drawing import read_settings, sampling_settings, save_trajectories_gif
+from .drawing import save_trajectories
 from .drawing import trajectories
 from .files import ImageFiles
 from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
@@ -596,7 +597,7 @@ def sample_command(args: Sample) -> None:
             device=args.common.torch_device,
         )
         given = _given(args, run)
-    run = fast(run, args.precision, args.compile)
+    run = optimized(run, args.precision, args.compile, args.common.torch_device)
     if args.mode == "separate":
         return _sample_folder(args, run, sampler, steps, options)
     path = _new_file(args.out or _place(args, steps, ".png"), args.overwrite)
@@ -738,7 +739,7 @@ def _given(args: Sample, run: Run) -> dict:
             )
         )
     if args.trajectory:
-        return dict(moments=50 if _is_film(args.out) else args.columns)
+        return dict(frames=50 if _is_film(args.out) else args.columns)
     return {}
 
 
@@ -771,9 +772,9 @@ def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:
         )
     if not args.trajectory:
         return save_grid(floats(drawn), path, args.columns)
-    save_film(drawn, path, max(1, args.columns // 2)) if _is_film(
+    save_trajectories_gif(drawn, path, max(1, args.columns // 2)) if _is_film(
         path
-    ) else save_strips(drawn, path)
+    ) else save_trajectories(drawn, path)
 
 # %% ../nbs/7_command/04_commands.ipynb #0c105f2b
 def evaluate_command(args: Evaluate) -> None:
@@ -790,7 +791,7 @@ def evaluate_command(args: Evaluate) -> None:
     train, test = _measured_on(args, facts, run.model.config)
     with usage():
         judge = judge_for(train, folder if folder.is_dir() else None, args.judge)
-    run = fast(run, args.precision, args.compile)
+    run = optimized(run, args.precision, args.compile, args.common.torch_device)
     with watching(
         "sampling", calls * math.ceil(min(args.n, len(train)) / args.batch)
     ) as watched:

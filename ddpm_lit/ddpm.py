@@ -153,7 +153,9 @@ class DDPM:
         post = q_posterior(schedule, pred.x0, x, t, s)
         if s == 0:
             return post.mean
-        var = post.var if self.variance == "posterior" else transition(schedule, s, t)[1]
+        var = (
+            post.var if self.variance == "posterior" else transition(schedule, s, t)[1]
+        )
         return post.mean + var.sqrt() * noise
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #8608af13
@@ -168,7 +170,8 @@ class Step:
 
 # %% ../nbs/2_sampling/01_ddpm.ipynb #a7a38b85
 class Sampler(Protocol):
-    "How to walk from noise to data: DDPM, DDIM, DPMSolver, or anything with these three."
+    """How to walk from noise to data: DDPM, DDIM, DPMSolver, or anything with these
+    three."""
 
     @property
     def stochastic(self) -> bool:

@@ -32,7 +32,6 @@ from .forward import Stream, draw_noise, keyed_generator
 from .guidance import guided
 from .prediction import Denoiser
 from .runs import Run
-from .train import keyed_generator
 
 # %% ../nbs/6_using/01_generating.ipynb #3455504b
 def numbered_noise(

@@ -130,7 +130,8 @@ def between(
     b: Tensor,  # (B, ...) where it ends
     # n weights in [0, 1], for example torch.linspace(0, 1, 9)
     weights: Sequence[float] | Tensor,
-    mixing: Mixing = slerp,  # slerp or variance_preserving_mix for noises, lerp for images
+    # slerp or variance_preserving_mix for noises, lerp for images
+    mixing: Mixing = slerp,
 ) -> Tensor:  # (B*n, ...) pair by pair, each with its n mixtures in order
     "Mixtures of each a with its b. Raises ValueError as `mixing` does."
     w = torch.as_tensor(weights, dtype=torch.float64)
@@ -184,9 +185,7 @@ def interpolate(
 ) -> Tensor:  # (B*n, ...) as between has them
     """Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4). Raises
     ValueError for a sampler with noise: the ends would not come back."""
-    a, b = (
-        ddim_encode(denoiser, _clean(x0, denoiser.clip), sampler) for x0 in (a, b)
-    )
+    a, b = (ddim_encode(denoiser, _clean(x0, denoiser.clip), sampler) for x0 in (a, b))
     return sample(denoiser, between(a, b, weights, mixing), sampler)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #03ed797a

@@ -121,9 +121,7 @@ def _prior(schedule: NoiseSchedule, x0: Tensor) -> Tensor:
     )
 
 
-def _step_kl(
-    schedule: NoiseSchedule, error: Tensor, t: int, variance: str
-) -> Tensor:
+def _step_kl(schedule: NoiseSchedule, error: Tensor, t: int, variance: str) -> Tensor:
     """KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)) for error = x_0 − x̂_0; both means
     contain the same multiple of x_t, so it is left out."""
     q = q_posterior(schedule, error, torch.zeros_like(error), t)

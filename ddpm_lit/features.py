@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .data import ImageData
 from .runs import load_weights, read_json, read_tensors, write_json, write_tensors
-from .train import keyed_generator
+from .forward import keyed_generator
 
 # %% ../nbs/5_quality/02_features.ipynb #bcae3095
 class Classifier(nn.Module):

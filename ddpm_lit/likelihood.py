@@ -49,7 +49,8 @@ def bits_per_dim(
     "The bound, T network calls for each image; `x̂_0` is cut to the denoiser's range as the sampler does it (a dynamic threshold is no fixed range, and is left out). ValueError as in `vlb_terms`."
     if not len(x0) or batch < 1: raise ValueError(f"x0 and batch must hold at least one image, got {len(x0)} and {batch}")
     if y is not None and len(y) != len(x0): raise ValueError(f"y must have one row for each of the {len(x0)} images, got {len(y)}")
-    clip, model, rows = denoiser.clip if isinstance(denoiser.clip, tuple) else None, denoiser.model.to(device) if isinstance(denoiser.model, torch.nn.Module) else denoiser.model, torch.arange(len(x0))
+    model, clip, rows = denoiser.model, denoiser.clip if isinstance(denoiser.clip, tuple) else None, torch.arange(len(x0))
+    if isinstance(model, torch.nn.Module): model = model.to(device)
     def part(some):
         own = [keyed_generator(seed, Stream.BOUND, int(i)) for i in some]
         return vlb_terms(Denoiser(model, denoiser.schedule, denoiser.param, clip), x0[some].to(device), y=None if y is None else y[some].to(device), levels=levels, generator=own)

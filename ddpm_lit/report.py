@@ -21,7 +21,7 @@ from .evaluate import mean_distance, nearest_distances, share_error
 from .features import Classifier, accuracy, accuracy_score, distances, features, fit_classifier, load_classifier, save_classifier
 from .likelihood import bits_per_dim
 from .runs import Run
-from .train import keyed_generator
+from .forward import keyed_generator
 
 # %% ../nbs/6_using/02_report.ipynb #a15a5eb2
 def judge_for(

@@ -31,7 +31,7 @@ from torch import Tensor
 from .data import atomic_write, grid, save_gif, save_grid, save_image
 from .ddim import DDIM
 from .ddpm import DDPM
-from .drawing import Labels, collect, draw, film, floats
+from .drawing import Labels, collect, draw, draw_frames, floats
 from .runs import Run, read_json, read_log
 
 # %% ../nbs/7_command/01_run_page.ipynb #374ab582
@@ -366,7 +366,7 @@ def show(
         _save_figure(_figure(plot_loss, log), folder / "loss.png")
     ddpm, fifty = DDPM(steps=min(250, run.schedule.T)), DDIM(min(50, run.schedule.T))
     with watching("drawing by DDPM", ddpm.steps) as watched:
-        frames = film(run, ddpm, labels=labels, device=device, watch=watched)
+        frames = draw_frames(run, ddpm, labels=labels, device=device, watch=watched)
     save_gif(frames, folder / "samples.gif")
     _save_beside(real[:8], frames[-1], folder / "samples_ddpm.png")
     with watching("drawing by DDIM", fifty.steps * math.ceil(ddim / 250)) as watched:

@@ -19,7 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
