@@ -528,7 +528,7 @@ BATCH, KEEP = images(0, 2, 3), torch.tensor([[True, False, False]])
             lambda: interpolate(
                 Denoiser(net, LINEAR), BATCH, BATCH, [0.5], DDPM(steps=5)
             ),
-            ["sampler", "eta=0"],
+            ["sampler", "eta = 0"],
         ),
         (lambda: SubWalk(DDIM(5), start=0).pairs(LINEAR), ["start", "1..1000", "0"]),
         (
