@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .data import ImageData, atomic_write, save_grid
-from .drawing import Encoded, Labels, check_labels, claim, collect, draw
+from .drawing import Encoded, claim, collect
 from .drawing import draw_folder, encode_decode, optimized, floats, inpaintings
 from .drawing import interpolation, missing, read_image, read_mask
 from .drawing import read_settings, sampling_settings, save_trajectories_gif
@@ -39,7 +39,8 @@ from .files import ImageFiles
 from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
 from .prediction import PARAMETERIZATIONS
 from .report import evaluate_run, judge_for, table
-from .runs import Run, append_log, load_pretrained, save_run, write_json
+from .runs import Labels, Run, append_log, check_labels, load_pretrained
+from .runs import write_json
 from .schedule import NoiseSchedule
 from .sets import NAMED_DATA, load_images
 from .start import start_from
@@ -185,14 +186,13 @@ def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
     with _writing(folder):
         trainer.save(folder)
         if trainer.here.is_main_process:
-            save_run(
-                folder,
+            Run(
                 trainer.ema_model(),
                 trainer.schedule,
                 trainer.param,
                 (-1, 1),
                 facts | {"step": trainer.step},
-            )
+            ).save(folder)
 
 # %% ../nbs/7_command/04_commands.ipynb #acdafb3e
 def fit(
@@ -751,15 +751,15 @@ def _drawn(args: Sample, run: Run, sampler, options: dict) -> Tensor | Encoded:
     "Pixels; or, with --encode, what was found."
     if args.encode:
         return encode_decode(run, sampler, **options)
+    how = dict(n=args.number, seed=args.seed, batch=args.batch, **options)
+    if args.mode == "grid":
+        return collect(run.draw_batches(sampler=sampler, **how))
     make = dict(
-        grid=draw,
         trajectory=trajectories,
         interpolate=interpolation,
         inpaint=inpaintings,
     )[args.mode]
-    return collect(
-        make(run, sampler, n=args.number, seed=args.seed, batch=args.batch, **options)
-    )
+    return collect(make(run, sampler, **how))
 
 
 def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:

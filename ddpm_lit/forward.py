@@ -120,7 +120,7 @@ class Stream(IntEnum):
     LABELS = 6  # which labels an evaluation asks for
     BASELINE = 7  # which images it compares with each other
 
-
+# %% ../nbs/1_mathematics/04_forward.ipynb #efd2a054
 def keyed_generator(
     *key: int,  # each at least 0: a seed, a Stream, and what it needs more
     device: torch.device | str = "cpu",  # where the generator lives

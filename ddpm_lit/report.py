@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .data import ImageData
 from .ddim import DDIM
-from .drawing import Watch, collect, draw
+from .drawing import Watch, collect
 from .evaluate import mean_distance, nearest_distances, share_error
 from .features import Classifier, accuracy, accuracy_score, distances, features, fit_classifier, load_classifier, save_classifier
 from .likelihood import bits_per_dim
@@ -127,7 +127,7 @@ def sampled(
     "Draw samples for a measurement: in the grey levels of the training pictures, and with their labels."
     told = labels_like(train, run, n, seed)
     levels = train.levels
-    pixels = collect(draw(run, sampler, n, seed, batch, told, guidance, device, watch=watch))
+    pixels = collect(run.draw_batches(n, sampler, seed, batch=batch, labels=told, guidance=guidance, device=device, watch=watch))
     if levels != 256: pixels = (pixels.float() / 255 * (levels - 1)).round().to(torch.uint8)
     labels, contexts = (told, None) if run.model.config.num_classes else (None, told)
     return ImageData(pixels, labels, levels=levels, name="samples", contexts=contexts, names=() if told is None else train.names)

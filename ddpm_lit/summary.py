@@ -31,8 +31,8 @@ from torch import Tensor
 from .data import atomic_write, grid, save_gif, save_grid, save_image
 from .ddim import DDIM
 from .ddpm import DDPM
-from .drawing import Labels, collect, draw, draw_frames, floats
-from .runs import Run, read_json, read_log
+from .drawing import collect, draw_frames, floats
+from .runs import Labels, Run, read_json, read_log
 
 # %% ../nbs/7_command/01_run_page.ipynb #374ab582
 @contextmanager
@@ -346,7 +346,11 @@ def glimpse(
 ) -> Tensor:  # (64, C, H, W) in [-1, 1]
     "64 samples by DDIM, in `samples/step-N.png` of the folder."
     images = floats(
-        collect(draw(run, DDIM(min(50, run.schedule.T)), labels=labels, device=device))
+        collect(
+            run.draw_batches(
+                sampler=DDIM(min(50, run.schedule.T)), labels=labels, device=device
+            )
+        )
     )
     save_grid(images, folder / "samples" / f"step-{step:07d}.png")
     return images
@@ -372,14 +376,8 @@ def show(
     with watching("drawing by DDIM", fifty.steps * math.ceil(ddim / 250)) as watched:
         images = floats(
             collect(
-                draw(
-                    run,
-                    fifty,
-                    ddim,
-                    batch=250,
-                    labels=labels,
-                    device=device,
-                    watch=watched,
+                run.draw_batches(
+                    ddim, fifty, batch=250, labels=labels, device=device, watch=watched
                 )
             )
         )
