@@ -301,7 +301,7 @@ MUTATIONS = [
     Mutation("the oldest checkpoint taken for the newest", "runs", "in reversed(checkpoints(folder))", "in checkpoints(folder)", ("test_runs.py::test_a_training_that_is_killed_goes_on_to_the_same_bits",)),
     Mutation("the log of steps that are undone kept", "runs", "for line in read_log(folder, last))", "for line in read_log(folder))", both("test_runs.py")),
 
-    Mutation("labels that are not gone through again", "drawing", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py::test_and_on_its_label",)),
+    Mutation("labels that are not gone through again", "generate", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py::test_and_on_its_label",)),
     Mutation("a run halved in its place", "drawing", "_halved(copy.deepcopy(model))", "_halved(model)", both("test_drawing.py")),
 
     Mutation("an average over one too many", "summary", "return (sums[width:] - sums[:-width]) / width", "return (sums[width:] - sums[:-width]) / (width + 1)", both("test_summary.py")),
