@@ -8,7 +8,8 @@ from ddpm_lit.gaussian import Gaussian, gaussian_kl
 from ddpm_lit.schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from ddpm_lit.schedule import scaled_linear_schedule, sigmoid_schedule
 from ddpm_lit.schedule import zero_terminal_snr
-from ddpm_lit.forward import Stream, draw_noise, keyed_generator, q_sample, transition
+from ddpm_lit.forward import Stream, draw_noise, keyed_generator, keyed_seed, q_sample
+from ddpm_lit.forward import transition
 from ddpm_lit.posterior import q_posterior
 from ddpm_lit.prediction import EPS, V, X0, Denoiser, DynamicThreshold, Model
 from ddpm_lit.prediction import Parameterization, Prediction, clip_prediction, ddpm_loss
@@ -24,16 +25,17 @@ from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate
 from ddpm_lit.editing import interpolate_at, lerp, sample_with_shared_start, slerp
 from ddpm_lit.editing import stack_steps, trajectory, variance_preserving_mix
 # Images
-from ddpm_lit.data import ImageData, save_gif, save_grid, save_image
-from ddpm_lit.files import ImageFiles
-from ddpm_lit.sets import load_images
+from ddpm_lit.images import ImageData, save_gif, save_grid, save_image
+from ddpm_lit.image_files import ImageFiles
+from ddpm_lit.datasets import load_images
 from ddpm_lit.generate import numbered_batches, numbered_noise
 # Training
 from ddpm_lit.unet import UNet, UNetConfig
 from ddpm_lit.runs import Run, load_pretrained
 from ddpm_lit.train import TrainConfig, Trainer, TrainRecord
-from ddpm_lit.interop import from_diffusers, sampler_from_diffusers, to_diffusers
-from ddpm_lit.start import load_model, start_from
+from ddpm_lit.diffusers_exchange import from_diffusers, sampler_from_diffusers
+from ddpm_lit.diffusers_exchange import to_diffusers
+from ddpm_lit.finetune import load_model, start_from
 # Quality
 from ddpm_lit.evaluate import DigitJudge, DigitReport, digit_report, nearest_distances
 from ddpm_lit.features import Classifier, Distances, accuracy_score, distances
@@ -51,7 +53,8 @@ __all__ = [
     "Gaussian", "gaussian_kl",
     "NoiseSchedule", "cosine_schedule", "linear_schedule", "scaled_linear_schedule",
     "sigmoid_schedule", "zero_terminal_snr",
-    "Stream", "draw_noise", "keyed_generator", "q_sample", "transition",
+    "Stream", "draw_noise", "keyed_generator", "keyed_seed", "q_sample",
+    "transition",
     "q_posterior",
     "EPS", "V", "X0", "Denoiser", "DynamicThreshold", "Model", "Parameterization",
     "Prediction", "clip_prediction", "ddpm_loss", "min_snr_weight",

@@ -28,22 +28,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import ImageData, atomic_write, save_grid
+from .images import ImageData, save_grid
+from .storage import atomic_write
 from .drawing import Encoded, claim, collect
 from .drawing import draw_folder, encode_decode, optimized, floats, inpaintings
 from .drawing import interpolation, missing, read_image, read_mask
 from .drawing import read_settings, sampling_settings, save_trajectories_gif
 from .drawing import save_trajectories
 from .drawing import trajectories
-from .files import ImageFiles
+from .image_files import ImageFiles
 from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
 from .prediction import PARAMETERIZATIONS
 from .report import evaluate_run, judge_for, table
 from .runs import Labels, Run, append_log, check_labels, load_pretrained
-from .runs import write_json
+from .storage import write_json
 from .schedule import NoiseSchedule
-from .sets import NAMED_DATA, load_images
-from .start import start_from
+from .datasets import NAMED_DATA, load_images
+from .finetune import start_from
 from .summary import Trackers, glimpse, run_page, show, trackers, watch
 from .summary import watching
 from .terminal import Stopped, UsageError, answered, noted_signals, parse

@@ -21,14 +21,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .data import ImageData, atomic_write, check_range, save_gif, save_grid
-from .data import save_image, to_uint8
+from .images import ImageData, check_range, save_gif, save_grid
+from .images import save_image, to_uint8
 from .ddim import check_noise_free, ddim_encode
 from .ddpm import Sampler, Step, sample_steps
 from .editing import between, inpaint_steps, stack_steps, trajectory
-from .files import read_picture
+from .image_files import read_image as read_pixels
 from .generate import Batch, at_least, conditioned, last_x, numbered_noise
 from .generate import placed
+from .storage import atomic_write
 from .runs import Labels, Run, Watch, check_labels
 
 # %% ../nbs/6_using/01_generating.ipynb #203fca04
@@ -355,7 +356,7 @@ def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file():
         raise ValueError(f"there is no picture {str(path)!r}")
-    pixels = read_picture(path, None, channels)
+    pixels = read_pixels(path, None, channels)
     if pixels.shape[1:] != (size, size):
         raise ValueError(
             f"the picture {path} must have {size}x{size} pixels, as the images of "

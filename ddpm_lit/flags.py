@@ -22,9 +22,9 @@ from .ddpm import DDPM
 from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from .schedule import scaled_linear_schedule, sigmoid_schedule
-from .sets import NAMED_DATA
+from .datasets import NAMED_DATA
 from .solvers import DPMSolver, SolverSpacing
-from .start import load_model
+from .finetune import load_model
 from .summary import TRACKERS, check_trackers
 from .terminal import HELP, UsageError, parse
 from .train import TrainConfig
@@ -284,7 +284,7 @@ class Walk:
         if self.sampler == "dpm":
             return DPMSolver(few(20), spacing=self.spacing or "logsnr")
         if self.sampler == "ddpm":
-            return DDPM(self.variance, self.steps, self.spacing or "trailing")
+            return DDPM(self.steps, self.variance, self.spacing or "trailing")
         return DDIM(few(50), self.eta, self.spacing or "trailing")
 
 # %% ../nbs/7_command/03_flags.ipynb #9f054936

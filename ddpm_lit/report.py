@@ -12,56 +12,96 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .data import ImageData
+from .images import ImageData, to_float
 from .ddim import DDIM
 from .drawing import Watch, collect
 from .evaluate import mean_distance, nearest_distances, share_error
-from .features import Classifier, accuracy, accuracy_score, distances, features, fit_classifier, load_classifier, save_classifier
+from ddpm_lit.features import (
+    Classifier,
+    accuracy,
+    classifier_accuracy,
+    distances,
+    features,
+    fit_classifier,
+    load_classifier,
+    on_device,
+    save_classifier,
+)
 from .likelihood import bits_per_dim
 from .runs import Run
 from .forward import keyed_generator
 
 # %% ../nbs/6_using/02_report.ipynb #a15a5eb2
 def judge_for(
-    train: ImageData,            # the training pictures
-    folder: Path | None = None,  # where a judge that was trained here is kept, and looked for; None: nowhere
-    name: str | None = None,     # a judge that comes with the package, a folder of one, or "inception"; None: as described
-) -> tuple[Any, dict]:           # what has `features(x)`, and what is known of it
-    "The classifier in whose features pictures are compared. ValueError if there is none for these pictures."
+    train: ImageData,            # the training images
+    folder: Path | None = None,  # where one trained here is kept, and looked for
+    # one that comes with the package, a folder of one, or "inception"; None: see above
+    name: str | Path | None = None,
+    device: torch.device | str = "cpu",  # where to train one, if there is none
+) -> tuple[Any, dict[str, Any]]:  # what has `features(x)`, and facts about it
+    "The classifier in whose features images are compared. ValueError if there is none."
     if name == "inception":
-        if train.shape[1] != 3: raise ValueError(f"judge must be for {train.shape[1]} channels, as {train.name} has, and inception is for 3 channels")
+        _same_channels(Inception, train, name)
         return Inception(), {"name": "inception"}
     own = None if folder is None else Path(folder) / "judge"
-    if name is None and train.name in SHIPPED and tuple(train.shape[1:]) == SHIPPED[train.name]: name = train.name
-    if name is None and own is not None and (own / "config.json").is_file(): name = own
+    if name is None and SHIPPED.get(train.name) == tuple(train.shape[1:]):
+        name = train.name
+    if name is None and own is not None and (own / "config.json").is_file():
+        name = own
     if name is not None:
         judge, facts = load_classifier(name)
-        if judge.in_channels != train.shape[1]: raise ValueError(f"judge must be for {train.shape[1]} channels, as {train.name} has, and {name} is for {judge.in_channels}")
+        _same_channels(judge, train, name)
         return judge, {"name": Path(name).name} | facts
-    if train.labels is None and train.contexts is None: raise ValueError(f"{train.name} has neither labels nor attributes to train a judge on: name one, or inception")
+    if train.labels is None and train.contexts is None:
+        raise ValueError(
+            f"{train.name} has neither labels nor attributes to train a judge on: "
+            "name one, or inception"
+        )
     epochs = max(2, min(12, 500_000 // len(train)))
-    judge, facts = fit_classifier(train, epochs), {"name": "judge", "data": train.name, "epochs": epochs}
-    if own is not None: save_classifier(own, judge, facts)
+    facts = {"name": "judge", "data": train.name, "epochs": epochs}
+    judge = fit_classifier(train, epochs, device=device)
+    if own is not None:
+        save_classifier(own, judge, facts)
     return judge, facts
 
+# %% ../nbs/6_using/02_report.ipynb #4cd2a6f9
+def _same_channels(judge: Any, train: ImageData, name: str | Path) -> None:
+    if judge.in_channels != train.shape[1]:
+        raise ValueError(
+            f"judge must be for {train.shape[1]} channels, as {train.name} has, "
+            f"and {name} is for {judge.in_channels} channels"
+        )
 
-SHIPPED = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}  # judges that come with the package, and the pictures that they know
-FLOORS = 5                        # how often as many real pictures are chosen, for the floor and its spread
+
+# judges that come with the package, and the (C, H, W) of the images that they know
+SHIPPED = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
+FLOORS = 5  # how often as many real images are chosen, for the floor and its spread
 
 # %% ../nbs/6_using/02_report.ipynb #1f9b3cee
-class Inception:
-    "The features of FID: the last pooling layer of Inception, as torch-fidelity ports it. ModuleNotFoundError without that package."
+class Inception(nn.Module):
+    """The features of FID: the last pooling layer of Inception, as torch-fidelity ports
+    it. ModuleNotFoundError without that package."""
+
     in_channels = 3
 
     def __init__(
         self,
         weights: Path | None = None,  # None: fetched once
     ):
-        try: from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ModuleNotFoundError: raise ModuleNotFoundError("Inception features need torch-fidelity: pip install 'ddpm_lit[eval]'") from None
-        self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights and str(weights))
+        super().__init__()
+        try:
+            from torch_fidelity import feature_extractor_inceptionv3 as theirs
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "Inception features need torch-fidelity: pip install 'ddpm_lit[eval]'"
+            ) from None
+        self.network = theirs.FeatureExtractorInceptionV3(
+            "inception-v3-compat",
+            ["2048"],
+            feature_extractor_weights_path=weights and str(weights),
+        )
 
     def features(
         self,
@@ -73,133 +113,279 @@ class Inception:
 def labels_like(
     train: ImageData,
     run: Run,
-    n: int,         # how many, at least 1
+    n: int,          # how many, at least 1
     seed: int = 0,
-) -> Tensor | None: # (n,) int64 or (n, D) float32; None for a model that is told nothing
-    "Labels or contexts of `n` training pictures, chosen at random."
+) -> Tensor | None:  # (n,) int64 or (n, D) float32; None for an unconditional model
+    "Labels or contexts of `n` training images, chosen at random."
     rows = torch.randint(len(train), (n,), generator=keyed_generator(seed, 6))
+    known = _conditions(run, train)
+    return None if known is None else known[rows]
+
+
+def _conditions(run: Run, data: ImageData) -> Tensor | None:
+    "What the network is conditioned on: labels of `data`, contexts, or nothing."
     config = run.model.config
-    return train.labels[rows] if config.num_classes else train.contexts[rows] if config.context_dim else None
+    if config.num_classes:
+        return data.labels
+    return data.contexts if config.context_dim else None
 
 # %% ../nbs/6_using/02_report.ipynb #162fedd3
 def evaluate_run(
     run: Run,
-    train: ImageData,                    # what it was trained on
-    test: ImageData | None = None,       # pictures that it has not seen; None: the second half of `train` takes their place, and copies are not looked for
+    train: ImageData,         # what it was trained on
+    # images not trained on; None: half of `train`, and no search for copies
+    test: ImageData | None = None,
     *,
-    n: int = 2000,                       # samples to draw, and real pictures beside them, at least 2
-    sampler: Any = DDIM(),               # DDIM, DDPM, DPMSolver: how to draw
-    guidance: float = 1.0,               # as in `guided`
-    seed: int = 0,                       # decides the samples
-    judge: tuple[Any, dict] | None = None,  # as `judge_for` returns it; None: found by it
-    bits: int = 0,                       # test pictures for bits per dimension, T network calls each; 0: none
-    score: bool = False,                 # whether to train a classifier on the samples, and one on as many real pictures
-    batch: int = 64,                     # pictures at a time
-    device: torch.device | str = "cpu",
-    samples: ImageData | None = None,    # drawn already, by `sampler`, `guidance` and `seed`, which are then only written down
-    watch: Watch = iter,                 # as in `draw`
-) -> dict:                               # values that JSON knows
+    n: int = 2000,            # samples to draw, and real images beside them, at least 2
+    sampler: Any = DDIM(),    # DDIM, DDPM, DPMSolver: how to draw
+    guidance: float = 1.0,    # as in `guided`
+    seed: int = 0,            # decides the samples
+    judge: tuple[Any, dict[str, Any]] | None = None,  # as `judge_for` returns it
+    bits: int = 0,            # test images for bits per dimension, T network calls each
+    cas: bool = False,        # whether to train classifiers on samples and real images
+    batch: int | None = None, # images at a time; None: 64 on a CPU, else 256
+    device: torch.device | str = "cpu",  # where to draw and to measure
+    samples: ImageData | None = None,    # drawn already, as these arguments say
+    watch: Watch = iter,      # as in `draw`
+    score: bool = False,      # the former name of `cas`
+) -> dict[str, Any]:          # values that JSON knows
     "Measure a run. ValueError as in `draw`, `judge_for` and `bits_per_dim`."
-    if n < 2: raise ValueError(f"n must be at least 2, got {n}")
-    judge, facts = judge or judge_for(train)
-    train, test, held_out = *(_halves(train) if test is None else (train, test)), test is not None
-    n = min(n, len(train)) if samples is None else len(samples)
-    samples = samples or sampled(run, train, n, sampler, guidance, seed, batch, device, watch)
-    reals = [train[torch.randperm(len(train), generator=keyed_generator(seed, 7, i))[:n]] for i in range(FLOORS if n < len(train) else 1)]  # of all of them there is one choice
-    found = dict(n=n, reference=len(test), held_out=held_out, sampler=_named(sampler), guidance=guidance, seed=seed, judge=facts)
-    found |= _sets(judge, samples, reals, test) | _alike(judge, samples, test) | _copies(samples, train, test if held_out else None)
-    if bits: found["bits"] = _bits(run, test, bits, seed, batch, device)
-    if score: found["score"] = _scores(samples, reals[0], test)
+    if n < 2:
+        raise ValueError(f"n must be at least 2, got {n}")
+    batch = batch or (64 if torch.device(device).type == "cpu" else 256)
+    network, facts = judge or judge_for(train, device=device)
+    network, held_out = on_device(network, device), test is not None
+    train, test = (train, test) if held_out else _halves(train)
+    if samples is None:
+        asked = min(n, len(train)), sampler, guidance, seed, batch, device, watch
+        samples = sampled(run, train, *asked)
+    reals = _reals(train, len(samples), seed)
+    found = dict(n=len(samples), reference=len(test), held_out=held_out)
+    found |= dict(sampler=_named(sampler), guidance=guidance, seed=seed, judge=facts)
+    found |= _sets(network, samples, reals, test, device)
+    found |= _alike(network, samples, test, device)
+    if held_out:
+        found |= dict(nearest=_copies(samples, train, test, device))
+    if bits:
+        found |= dict(bits=_bits(run, test, bits, seed, batch, device))
+    if cas or score:
+        found |= dict(score=_accuracies(samples, reals[0], test, device))
     return found
 
 # %% ../nbs/6_using/02_report.ipynb #88b0cfcd
 def sampled(
     run: Run,
-    train: ImageData,                    # whose labels are asked for
-    n: int = 2000,                       # as in `evaluate_run`, and so all the others
+    train: ImageData,       # whose labels are asked for
+    n: int = 2000,          # as in `evaluate_run`, and so all the others
     sampler: Any = DDIM(),
     guidance: float = 1.0,
     seed: int = 0,
     batch: int = 64,
     device: torch.device | str = "cpu",
     watch: Watch = iter,
-) -> ImageData:                          # with the labels or contexts that were asked for
-    "Draw samples for a measurement: in the grey levels of the training pictures, and with their labels."
-    told = labels_like(train, run, n, seed)
-    levels = train.levels
-    pixels = collect(run.draw_batches(n, sampler, seed, batch=batch, labels=told, guidance=guidance, device=device, watch=watch))
-    if levels != 256: pixels = (pixels.float() / 255 * (levels - 1)).round().to(torch.uint8)
-    labels, contexts = (told, None) if run.model.config.num_classes else (None, told)
-    return ImageData(pixels, labels, levels=levels, name="samples", contexts=contexts, names=() if told is None else train.names)
+) -> ImageData:             # with the labels or contexts that were asked for
+    "Draw samples to measure: in the grey levels and with the labels of `train`."
+    given = labels_like(train, run, n, seed)
+    batches = run.draw_batches(n, sampler, seed, batch=batch, labels=given, guidance=guidance, device=device, watch=watch)
+    pixels, levels = collect(batches), train.levels
+    if levels != 256:
+        pixels = (pixels.float() / 255 * (levels - 1)).round().to(torch.uint8)
+    labels, contexts = (given, None) if run.model.config.num_classes else (None, given)
+    names = () if given is None else train.names
+    return ImageData(pixels, labels, levels, "samples", contexts, names)
 
 # %% ../nbs/6_using/02_report.ipynb #e1b4d6ea
 def _halves(train: ImageData) -> tuple[ImageData, ImageData]:
     "Two disjoint halves, the rows at even places and those at odd ones."
-    if len(train) < 4: raise ValueError(f"train must have at least 4 pictures where there are none to test on, got {len(train)}")
-    return train[torch.arange(0, len(train), 2)], train[torch.arange(1, len(train), 2)]
+    if len(train) < 4:
+        raise ValueError(
+            "train must have at least 4 images where there are none to test on, "
+            f"got {len(train)}"
+        )
+    even, odd = (torch.arange(first, len(train), 2) for first in (0, 1))
+    return train[even], train[odd]
 
 
-def _named(sampler: Any) -> dict: return {"name": type(sampler).__name__} | {key: value for key, value in asdict(sampler).items() if value is not None}
+def _reals(train: ImageData, n: int, seed: int) -> list[ImageData]:
+    "`n` training images, chosen `FLOORS` times; of all of them there is one choice."
+    choices = range(FLOORS if n < len(train) else 1)
+    keys = (keyed_generator(seed, 7, i) for i in choices)
+    return [train[torch.randperm(len(train), generator=key)[:n]] for key in keys]
 
 
-def _sets(judge: Any, samples: ImageData, reals: list[ImageData], test: ImageData) -> dict:
-    "Both distances from the test pictures: of the samples, and of as many real ones, chosen several times."
-    reference = features(judge, test.images, test.levels)
-    between = lambda data: distances(features(judge, data.images, data.levels), reference)
-    floors = [between(data) for data in reals]
-    spread = {name: statistics.stdev(getattr(one, name) for one in floors) for name in ("frechet", "kernel")} if len(floors) > 1 else {}
-    mean = {name: statistics.mean(getattr(one, name) for one in floors) for name in ("frechet", "kernel")}
-    return dict(distance=asdict(between(samples)), floor=mean | {f"{name}_spread": value for name, value in spread.items()} | {"choices": len(floors)})
+def _named(sampler: Any) -> dict[str, Any]:
+    facts = asdict(sampler).items()
+    given = {name: value for name, value in facts if value is not None}
+    return {"name": type(sampler).__name__} | given
 
 
-def _alike(judge: Any, samples: ImageData, test: ImageData) -> dict:
-    "How variable, and how often what was asked for. Only a judge of the same classes can say that."
-    found = dict(apart=mean_distance(samples.float()), apart_real=mean_distance(test.float()))
-    if samples.labels is None or test.labels is None or not isinstance(judge, Classifier) or judge.outputs <= int(test.labels.max()): return found
-    return found | dict(agreement=accuracy(judge, samples), agreement_real=accuracy(judge, test))
+def _floats(data: ImageData, device: torch.device | str) -> Tensor:
+    "All images in [-1, 1], on the device."
+    return to_float(data.images.to(device), data.levels)
+
+# %% ../nbs/6_using/02_report.ipynb #6b2c90d4
+def _sets(
+    judge: Any,
+    samples: ImageData,
+    reals: list[ImageData],
+    test: ImageData,
+    device: torch.device | str,
+) -> dict[str, Any]:
+    "Both distances from the test images: of samples, and of each choice of real ones."
+
+    def seen(data: ImageData) -> Tensor:
+        return features(judge, data.images, data.levels, device=device)
+
+    reference = seen(test)
+    found = asdict(distances(seen(samples), reference))
+    floors = [asdict(distances(seen(data), reference)) for data in reals]
+    each = {name: [one[name] for one in floors] for name in ("frechet", "kernel")}
+    floor = {name: statistics.mean(values) for name, values in each.items()}
+    if len(floors) > 1:
+        for name, values in each.items():
+            floor[f"{name}_spread"] = statistics.stdev(values)
+    return dict(distance=found, floor=floor | {"choices": len(floors)})
 
 
-def _copies(samples: ImageData, train: ImageData, test: ImageData | None, bins: int = 50, most: int = 1000) -> dict:
-    "Distances to the nearest training picture: their means, and how many lie in each of `bins` equal parts of the way up to the largest."
-    if test is None: return {}
-    known = train.float()
-    near, near_real = (nearest_distances(data[:most].float(), known) for data in (samples, test))
+def _alike(
+    judge: Any, samples: ImageData, test: ImageData, device: torch.device | str
+) -> dict[str, float]:
+    "Variety, and how often the class is the one asked for, if the judge knows it."
+    apart, apart_real = (mean_distance(_floats(x, device)) for x in (samples, test))
+    found = dict(apart=apart, apart_real=apart_real)
+    if samples.labels is None or test.labels is None:
+        return found
+    if not isinstance(judge, Classifier) or judge.outputs <= int(test.labels.max()):
+        return found
+    agreement, real = (accuracy(judge, x, device) for x in (samples, test))
+    return found | dict(agreement=agreement, agreement_real=real)
+
+# %% ../nbs/6_using/02_report.ipynb #0fd9a3e2
+def _copies(
+    samples: ImageData,
+    train: ImageData,
+    test: ImageData,
+    device: torch.device | str,
+    bins: int = 50,
+    most: int = 1000,
+) -> dict[str, Any]:
+    """Distances to the nearest training image: their means, and how many lie in each of
+    `bins` equal parts of the way up to the largest."""
+    known = _floats(train, device)
+    near, near_real = (
+        nearest_distances(_floats(data[:most], device), known).cpu()
+        for data in (samples, test)
+    )
     top = max(near.max(), near_real.max()).item()
-    counts = lambda d: torch.histc(d, bins, 0, top).long().tolist()
-    return dict(nearest=dict(samples=len(near), held_out=len(near_real), mean=near.mean().item(), mean_real=near_real.mean().item(), smallest=near.min().item(), smallest_real=near_real.min().item(),
-                             top=top, counts=counts(near), counts_real=counts(near_real)))
+    found: dict[str, Any] = dict(samples=len(near), held_out=len(near_real))
+    found |= dict(mean=near.mean().item(), mean_real=near_real.mean().item())
+    found |= dict(smallest=near.min().item(), smallest_real=near_real.min().item())
+    found |= dict(top=top)
+    for name, each in (("counts", near), ("counts_real", near_real)):
+        found[name] = torch.histc(each, bins, 0, top).long().tolist()
+    return found
+
+# %% ../nbs/6_using/02_report.ipynb #90b37c5e
+def _bits(
+    run: Run,
+    test: ImageData,
+    bits: int,
+    seed: int,
+    batch: int,
+    device: torch.device | str,
+) -> dict[str, Any]:
+    "The bound on the first `bits` test images."
+    some = test[:bits]
+    given = dict(y=_conditions(run, some), seed=seed, batch=batch, device=device)
+    found = bits_per_dim(run, some.float(), some.levels, **given)
+    names = ("n", "total", "error", "prior", "kl", "reconstruction")
+    curve = [float(f"{x:.4g}") for x in found.curve.tolist()]
+    values = {name: getattr(found, name) for name in names}
+    return values | {"levels": some.levels, "curve": curve}
 
 
-def _bits(run: Run, test: ImageData, bits: int, seed: int, batch: int, device) -> dict:
-    config, some = run.model.config, test[:bits]
-    y = some.labels if config.num_classes else some.contexts if config.context_dim else None
-    found = bits_per_dim(run, some.float(), some.levels, y=y, seed=seed, batch=batch, device=device)
-    return {name: getattr(found, name) for name in ("n", "total", "error", "prior", "kl", "reconstruction")} | {"levels": some.levels, "curve": [float(f"{x:.4g}") for x in found.curve.tolist()]}
-
-
-def _scores(samples: ImageData, real: ImageData, test: ImageData) -> dict:
-    "What a classifier learns from the samples, and from as many real pictures."
-    if samples.labels is None: raise ValueError("score needs samples with labels: a model trained with classes (num_classes, --num-classes)")
+def _accuracies(
+    samples: ImageData, real: ImageData, test: ImageData, device: torch.device | str
+) -> dict[str, Any]:
+    "What a classifier learns from the samples, and from as many real images."
+    if samples.labels is None:
+        raise ValueError(
+            "score needs samples with labels: a model trained with classes "
+            "(num_classes, --num-classes)"
+        )
     epochs = max(3, min(20, 300_000 // len(samples)))
-    return dict(n=len(samples), test=len(test), epochs=epochs, samples=accuracy_score(samples, test, epochs=epochs), real=accuracy_score(real, test, epochs=epochs))
+    learned, learned_real = (
+        classifier_accuracy(data, test, epochs=epochs, device=device)
+        for data in (samples, real)
+    )
+    found = dict(n=len(samples), test=len(test), epochs=epochs)
+    return found | dict(samples=learned, real=learned_real)
 
 # %% ../nbs/6_using/02_report.ipynb #a0876fbd
 def table(
-    found: dict,  # as `evaluate_run` returns it
+    found: dict[str, Any],  # as `evaluate_run` returns it
 ) -> str:
     "The report in lines of text."
-    n, d, f = found["n"], found["distance"], found["floor"]
-    spread = lambda name, times, form: f"{times * f[name]:{form}}" + (f" ± {times * f[f'{name}_spread']:{form}}" if f"{name}_spread" in f else "")
-    pm = lambda share, n: f"{share:.4f} ± {share_error(share, n):.4f}"
-    rows = [("", f"{n} samples", "as many real ones"),
-            (f"Fréchet distance to {found['reference']} {'held-out' if found['held_out'] else 'others'}", f"{d['frechet']:.3f}", spread("frechet", 1, ".3f")),
-            ("  divided by that of real ones", f"{d['frechet'] / f['frechet']:.2f}", ""),
-            ("kernel distance to them, times 1000", f"{1000 * d['kernel']:.2f}", spread("kernel", 1000, ".2f")),
-            ("distance from each other", f"{found['apart']:.2f}", f"{found['apart_real']:.2f}")]
-    if "agreement" in found: rows.append(("named as asked by the judge", pm(found["agreement"], n), pm(found["agreement_real"], found["reference"])))
-    if near := found.get("nearest"): rows.append((f"nearest training picture, {near['samples']} of them", f"{near['mean']:.2f}", f"{near['mean_real']:.2f}"))
-    if score := found.get("score"): rows.append((f"classifier trained on them, {score['epochs']} epochs", pm(score["samples"], score["test"]), pm(score["real"], score["test"])))
-    if b := found.get("bits"):
-        rows.append((f"bits/dim of {b['n']} held-out, at most", f"{b['total']:.3f} ± {b['error']:.3f}", ""))
-        rows.append(("  of which L_T, the steps, L_0", f"{b['prior']:.5f}, {b['kl']:.3f}, {b['reconstruction']:.3f}", ""))
+    n, those = found["n"], "held-out" if found["held_out"] else "others"
+    distance, floor = found["distance"], found["floor"]
+    ratio = distance["frechet"] / floor["frechet"]
+    rows = [
+        ("", f"{n} samples", "as many real ones"),
+        (
+            f"Fréchet distance to {found['reference']} {those}",
+            f"{distance['frechet']:.3f}",
+            _spread(floor, "frechet", 1, 3),
+        ),
+        ("  divided by that of real ones", f"{ratio:.2f}", ""),
+        (
+            "kernel distance to them, times 1000",
+            f"{1000 * distance['kernel']:.2f}",
+            _spread(floor, "kernel", 1000, 2),
+        ),
+        (
+            "distance from each other",
+            f"{found['apart']:.2f}",
+            f"{found['apart_real']:.2f}",
+        ),
+    ]
+    rows += _label_rows(found) + _bits_rows(found)
     return "\n".join(f"{a:<40}{b:<18}{c}".rstrip() for a, b, c in rows)
+
+# %% ../nbs/6_using/02_report.ipynb #e17d02b8
+def _spread(floor: dict[str, float], name: str, times: float, digits: int) -> str:
+    "The floor of a distance and, where several were chosen, its spread."
+    values = (floor.get(key) for key in (name, f"{name}_spread"))
+    return " ± ".join(f"{times * x:.{digits}f}" for x in values if x is not None)
+
+
+def _share(share: float, n: int) -> str:
+    return f"{share:.4f} ± {share_error(share, n):.4f}"
+
+# %% ../nbs/6_using/02_report.ipynb #b8e41f73
+def _label_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    "Agreement, copies, and the classifier trained on samples, if measured."
+    n, rows = found["n"], []
+    if "agreement" in found:
+        asked = _share(found["agreement"], n)
+        real = _share(found["agreement_real"], found["reference"])
+        rows.append(("named as asked by the judge", asked, real))
+    if near := found.get("nearest"):
+        name = f"nearest training picture, {near['samples']} of them"
+        rows.append((name, f"{near['mean']:.2f}", f"{near['mean_real']:.2f}"))
+    if cas := found.get("score"):
+        name = f"classifier trained on them, {cas['epochs']} epochs"
+        samples, real = (_share(cas[kind], cas["test"]) for kind in ("samples", "real"))
+        rows.append((name, samples, real))
+    return rows
+
+
+def _bits_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    "Bits per dimension, if measured."
+    if not (b := found.get("bits")):
+        return []
+    total = f"{b['total']:.3f} ± {b['error']:.3f}"
+    parts = f"{b['prior']:.5f}, {b['kl']:.3f}, {b['reconstruction']:.3f}"
+    return [
+        (f"bits/dim of {b['n']} held-out, at most", total, ""),
+        ("  of which L_T, the steps, L_0", parts, ""),
+    ]

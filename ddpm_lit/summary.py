@@ -28,11 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import atomic_write, grid, save_gif, save_grid, save_image
+from .images import grid, save_gif, save_grid, save_image
+from .storage import atomic_write
 from .ddim import DDIM
 from .ddpm import DDPM
 from .drawing import collect, draw_frames, floats
-from .runs import Labels, Run, read_json, read_log
+from .runs import Labels, Run, read_log
+from .storage import read_json
 
 # %% ../nbs/7_command/01_run_page.ipynb #374ab582
 @contextmanager

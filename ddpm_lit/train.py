@@ -12,84 +12,143 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from .data import ImageData, check_range, to_float
+from .images import ImageData, check_range, to_float
 from .elbo import vlb_weight
-from .files import ImageFiles
-from .forward import keyed_generator
-from .prediction import EPS, PARAMETERIZATIONS, Parameterization, ddpm_loss, min_snr_weight
-from .runs import load_weights, read_checkpoint, trim_log, write_checkpoint
+from .image_files import ImageFiles
+from .forward import keyed_generator, keyed_seed
+from .prediction import EPS, PARAMETERIZATIONS, Parameterization
+from .prediction import ddpm_loss, min_snr_weight
+from .runs import Checkpoint, load_weights, read_checkpoint, trim_log
+from .runs import write_checkpoint
 from .schedule import NoiseSchedule, at_least_float32
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 # %% ../nbs/4_training/03_training.ipynb #0e444bda
 @dataclass(frozen=True)
 class TrainConfig:
-    "How to train. The defaults are those of DDPM appendix B, but for the length, the warm-up that goes with it, and the flips."
+    "How to train: as in DDPM appendix B, except for length, warm-up and flips."
+
     steps: int = 10_000  # optimiser steps in all, at least 1
     batch_size: int = 128  # images in a step, of all processes together, at least 1
-    accumulate: int = 1  # parts in which a process computes its images of a step, at least 1: more need less memory
+    # parts in which a process computes its images of a step, at least 1: more need less
+    # memory
+    accumulate: int = 1
     lr: float = 2e-4  # highest learning rate of Adam, in (0, 1)
     warmup: int = 500  # steps in which the rate rises to lr, at least 0
-    lr_decay: Literal["constant", "linear", "cosine"] = "constant"  # how the rate falls over the whole run: not, or to 0 along a line or a half cosine
-    adam_beta2: float = 0.999  # memory of Adam for squared gradients, in (0, 1); 0.99 suits runs of a few thousand steps
-    grad_clip: float | None = 1.0  # longer gradients are shortened to this norm, above 0; None: they are not
-    ema_decay: float = 0.9999  # share of the averaged weights that stays in each step, in [0, 1); reached by a warm-up
-    weighting: Literal["simple", "snr", "min-snr", "vlb"] = "simple"  # of the times: all alike (DDPM eq. 14), as errors of x_0 times SNR, the same with SNR cut at 5 (Hang et al. 2023), or as in the bound (DDPM eq. 12)
-    label_drop: float = 0.1  # share of labels or contexts replaced by "none" (where there are such), in [0, 1]
+    # how the rate falls over the whole run: not, or to 0 along a line or a half cosine
+    lr_decay: Literal["constant", "linear", "cosine"] = "constant"
+    # memory of Adam for squared gradients, in (0, 1); 0.99 suits runs of a few thousand
+    # steps
+    adam_beta2: float = 0.999
+    # longer gradients are shortened to this norm, above 0; None: they are not
+    grad_clip: float | None = 1.0
+    # share of the averaged weights that stays in each step, in [0, 1); reached by a
+    # warm-up
+    ema_decay: float = 0.9999
+    # of the times: all alike (DDPM eq. 14), as errors of x_0 times SNR, the same with
+    # SNR cut at 5 (Hang et al. 2023), or as in the bound (DDPM eq. 12)
+    weighting: Literal["simple", "snr", "min-snr", "vlb"] = "simple"
+    # share of labels or contexts replaced by "none" (where there are such), in [0, 1]
+    label_drop: float = 0.1
     flip: bool = False  # mirror half of the images, left to right
-    crop: int = 0  # images are this many pixels larger than the network's, and a square is cut out of each at random, at least 0
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # of the network; auto: bf16 where the hardware computes with it, else fp32. Noise, targets and loss are always in fp32
-    compile: bool = False  # compile the network: a minute at the start, then faster steps
-    workers: int = 2  # processes that read images which are not held in memory, at least 0
+    # images are this many pixels larger than the network's, and a square is cut out of
+    # each at random, at least 0
+    crop: int = 0
+    # of the network; auto: bf16 where the hardware computes with it, else fp32; tf32:
+    # fp32 with products in fewer digits, quicker on a recent GPU. Noise, targets and
+    # loss are always in fp32
+    precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = "auto"
+    # compile the network: a minute at the start, then faster steps
+    compile: bool = False
+    # how; reduce-overhead: as CUDA graphs, for a small network on a GPU, at the cost of
+    # memory
+    compile_mode: Literal["default", "reduce-overhead"] = "default"
+    # processes that read images which are not held in memory, at least 0
+    workers: int = 2
     seed: int = 0  # decides the batches, times and noises, at least 0
     checkpoint_every: int = 1000  # steps from one checkpoint to the next, at least 1
     keep: int = 2  # checkpoints that stay, at least 1
     sample_every: int = 1000  # steps from one grid of samples to the next; 0: none
 
-    def __post_init__(self):
-        whole = dict(steps=1, batch_size=1, accumulate=1, warmup=0, crop=0, workers=0, seed=0, checkpoint_every=1, keep=1, sample_every=0)
-        real = dict(lr="(0, 1)", adam_beta2="(0, 1)", ema_decay="[0, 1)", label_drop="[0, 1]", grad_clip="(0, inf)")
-        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name in whole and not (number and isinstance(value, int) and value >= whole[name]):
-                raise ValueError(f"{name} must be an integer of at least {whole[name]}, got {value!r}")
-            if name in real and not (number and _inside(value, real[name]) or name == "grad_clip" and value is None):
-                raise ValueError(f"{name} must lie in {real[name]}{' or be None' if name == 'grad_clip' else ''}, got {value!r}")
-        for f in fields(self):
-            allowed = get_args(f.type) if get_origin(f.type) is Literal else (True, False) if f.type is bool else None
-            if allowed and getattr(self, f.name) not in allowed:
-                raise ValueError(f"{f.name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, f.name)!r}")
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        _check_choices(self)
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee01
+_LEAST = dict(steps=1, batch_size=1, accumulate=1, warmup=0, crop=0, workers=0, seed=0)
+_LEAST |= dict(checkpoint_every=1, keep=1, sample_every=0)
+
+_WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lr": ("(0, 1)", lambda x: 0 < x < 1),
+    "adam_beta2": ("(0, 1)", lambda x: 0 < x < 1),
+    "ema_decay": ("[0, 1)", lambda x: 0 <= x < 1),
+    "label_drop": ("[0, 1]", lambda x: 0 <= x <= 1),
+    "grad_clip": ("(0, inf) or be None", lambda x: 0 < x < math.inf),
+}
 
 
-def _inside(value: float, interval: str) -> bool:
-    "Whether `value` lies in an interval written as `(0, 1]`."
-    low, high = (float(v) for v in interval[1:-1].split(","))
-    return low < value < high or interval[0] == "[" and value == low or interval[-1] == "]" and value == high
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    for name, least in _LEAST.items():
+        value = getattr(config, name)
+        if not _is_number(value, int) or value < least:
+            raise ValueError(
+                f"{name} must be an integer of at least {least}, got {value!r}"
+            )
+    for name, (allowed, inside) in _WITHIN.items():
+        value = getattr(config, name)
+        if name == "grad_clip" and value is None:
+            continue
+        if not _is_number(value, (int, float)) or not inside(value):
+            raise ValueError(f"{name} must lie in {allowed}, got {value!r}")
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee02
+def _check_choices(config: TrainConfig) -> None:
+    for name, kind in get_type_hints(TrainConfig).items():
+        allowed = (True, False) if kind is bool else get_args(kind)
+        listed = kind is bool or get_origin(kind) is Literal
+        if listed and getattr(config, name) not in allowed:
+            choices = ", ".join(map(repr, allowed))
+            raise ValueError(
+                f"{name} must be one of {choices}, got {getattr(config, name)!r}"
+            )
 
 # %% ../nbs/4_training/03_training.ipynb #cdd96cfc
 def learning_rate(
     config: TrainConfig,
-    n: int,   # steps done before this one, 0..steps-1
-) -> float:   # in (0, config.lr]
-    "The rate of step n + 1: lr · min(1, (n + 1)/warmup), times 1, 1 − n/N or (1 + cos(πn/N))/2 with N = steps."
+    n: int,  # steps done before this one, 0..steps-1
+) -> float:  # in (0, config.lr]
+    "lr · min(1, (n + 1)/warmup), times 1, 1 − n/N or (1 + cos(πn/N))/2, N = steps."
     done = n / config.steps
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[config.lr_decay]
+    fall = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+    }
+    factor = fall[config.lr_decay]
     return config.lr * factor * min(1.0, (n + 1) / max(config.warmup, 1))
 
 # %% ../nbs/4_training/03_training.ipynb #2ec0fe83
 def ema_decay(
     config: TrainConfig,
-    n: int,   # updates done before this one, 0, 1, ...
-) -> float:   # share of the average that stays, in [0, config.ema_decay]
+    n: int,  # updates done before this one, 0, 1, ...
+) -> float:  # share of the average that stays, in [0, config.ema_decay]
     "d_n = min(d, (1 + n)/(10 + n))."
     return min(config.ema_decay, (1 + n) / (10 + n))
 
@@ -97,336 +156,875 @@ def ema_decay(
 def time_weight(
     config: TrainConfig,
     schedule: NoiseSchedule,
-    t: Tensor,                # (B,) int64, 1..T
+    t: Tensor,  # (B,) int64, 1..T
     param: Parameterization,  # the loss that will be weighted
-) -> Tensor | None:           # (B,) float64, or None for weights of 1
+) -> Tensor | None:  # (B,) float64, or None for weights of 1
     "The factor on each image's loss that `config.weighting` asks for."
-    if config.weighting == "simple": return None
-    if config.weighting == "vlb": return schedule.T * vlb_weight(schedule, t, param)
-    return min_snr_weight(schedule, t, param, gamma={"snr": math.inf, "min-snr": 5.0}[config.weighting])
+    if config.weighting == "simple":
+        return None
+    if config.weighting == "vlb":
+        return schedule.T * vlb_weight(schedule, t, param)
+    gamma = {"snr": math.inf, "min-snr": 5.0}[config.weighting]
+    return min_snr_weight(schedule, t, param, gamma=gamma)
 
 # %% ../nbs/4_training/03_training.ipynb #1fab534f
-_EPOCH, _STEP, _NETWORK = range(3)  # what a key is for: the order of an epoch; the times and noise of a step; its dropout
+# What a key is for: the order of an epoch; times and noise of a step; its dropout.
+_EPOCH, _STEP, _NETWORK = 0, 1, 2
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee04
+def _global_generators(device: torch.device) -> list[torch.Generator]:
+    "What a network on this device draws from, if it is given nothing else."
+    if device.type == "cuda":
+        torch.cuda.init()
+        number = torch.cuda.current_device() if device.index is None else device.index
+        return [torch.default_generator, torch.cuda.default_generators[number]]
+    if device.type == "mps":
+        return [torch.default_generator, torch.mps._get_default_mps_generator()]
+    return [torch.default_generator]
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    "torch's own generators with this seed; afterwards they are as they were."
+    generators = _global_generators(device)
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, before):
+            generator.set_state(state)
 
 # %% ../nbs/4_training/03_training.ipynb #90a4400e
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    "`x` on the device, without waiting for what the device is doing."
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
 @lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, n: int) -> Tensor:
-    return torch.randperm(n, generator=keyed_generator(seed, _EPOCH, epoch))
+def _epoch_order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
+    order = torch.randperm(n, generator=keyed_generator(seed, _EPOCH, epoch))
+    return _sent(order, device)
 
 
 def batch_indices(
     seed: int,
-    step: int,        # steps done before this one, 0, 1, ...
+    step: int,  # steps done before this one, 0, 1, ...
     batch_size: int,  # B
-    n: int,           # number of images
-) -> Tensor:          # (B,) int64 in 0..n-1
-    "Which images a step sees: places step·B to step·B + B − 1 of the shuffled epochs laid end to end."
+    n: int,  # number of images
+    device: torch.device | str = "cpu",  # where they are wanted
+) -> Tensor:  # (B,) int64 in 0..n-1
+    "Places step·B to step·B + B − 1 of the shuffled epochs laid end to end."
     first = step * batch_size
-    epochs = range(first // n, (first + batch_size - 1) // n + 1)
-    return torch.cat([_epoch_order(seed, epoch, n)[max(first - epoch * n, 0):first + batch_size - epoch * n] for epoch in epochs])
+    last = first + batch_size - 1
+    pieces = []
+    for epoch in range(first // n, last // n + 1):
+        order = _epoch_order(seed, epoch, n, torch.device(device))
+        pieces.append(order[max(first - epoch * n, 0) : last + 1 - epoch * n])
+    return torch.cat(pieces)
 
 # %% ../nbs/4_training/03_training.ipynb #04a02aab
 @dataclass(frozen=True, eq=False)
 class TrainRecord:
-    "What one step did."
-    step: int                 # steps done, this one included
-    lr: float                 # the rate it used
-    images_per_second: float  # mean since Trainer.steps was called, without the time spent in the loop's body
-    seconds: float            # time spent in training, earlier sessions included
-    waited: float             # share of that time, since Trainer.steps was called, spent waiting for images, 0..1
-    loss_tensor: Tensor       # () the loss before the step, on its device; float32 or wider
+    "What one step did. Times are the device's, as far as it has come (see below)."
+
+    step: int  # steps done, this one included
+    lr: float  # the rate it used
+    # mean since Trainer.steps was called, without the time spent in the loop's body
+    images_per_second: float
+    seconds: float  # time spent in training, earlier sessions included
+    # share of that time, since Trainer.steps was called, spent waiting for images, 0..1
+    waited: float
+    # () the loss before the step, on its device; float32 or wider
+    loss_tensor: Tensor
     grad_norm_tensor: Tensor  # () the norm of the gradient before it was clipped
 
     @property
-    def loss(self) -> float: return self.loss_tensor.item()
+    def loss(self) -> float:
+        return self.loss_tensor.item()
 
     @property
-    def grad_norm(self) -> float: return self.grad_norm_tensor.item()
+    def grad_norm(self) -> float:
+        return self.grad_norm_tensor.item()
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee06
+class _Clock:
+    "Steps that are over on the device, and what they took."
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.steps = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._open: deque[tuple[Any, Any, Any]] = deque()
+
+    def mark(self) -> Any:
+        "The time: a number, or on a GPU a mark in its queue."
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def add(self, began: Any, fed: Any, ended: Any, wait: bool = False) -> None:
+        "One more step, by its marks: before it, when its images came, behind it."
+        self._open.append((began, fed, ended))
+        while self._open and (wait or self._passed(self._open[0][-1])):
+            began, fed, ended = self._open.popleft()
+            self.steps += 1
+            self.seconds += self._between(began, ended)
+            self.waited += self._between(began, fed)
+
+    def settle(self) -> None:
+        "Wait for all steps that were queued."
+        if self._open:
+            self.add(*self._open.pop(), wait=True)
+
+    def _passed(self, mark: Any) -> bool:
+        return self.device.type != "cuda" or mark.query()
+
+    def _between(self, a: Any, b: Any) -> float:
+        if self.device.type != "cuda":
+            return b - a
+        b.synchronize()
+        return a.elapsed_time(b) / 1000
 
 # %% ../nbs/4_training/03_training.ipynb #46d2ea5a
-def _check_data(data, data_range: tuple[float, float] | None, crop: int) -> None:
+_Data = Tensor | ImageData | ImageFiles  # what can be trained on
+
+
+def _check_data(data: _Data, data_range: tuple[float, float] | None, crop: int) -> None:
     if isinstance(data, Tensor):
-        if not data.is_floating_point() or data.ndim < 2 or not data.numel(): raise ValueError(f"data must be pictures or a float tensor of shape (N, ...), got {data.dtype} of shape {tuple(data.shape)}")
+        if not data.is_floating_point() or data.ndim < 2 or not data.numel():
+            raise ValueError(
+                "data must be pictures or a float tensor of shape (N, ...), "
+                f"got {data.dtype} of shape {tuple(data.shape)}"
+            )
         check_range(data, data_range, "data")
-        if not data.isfinite().all(): raise ValueError("data must be finite, got NaN or infinite values")
-    elif not isinstance(data, (ImageData, ImageFiles)): raise ValueError(f"data must be a float tensor, ImageData or ImageFiles, got {type(data).__name__}")
-    if crop and not (len(data.shape) == 4 and crop < min(data.shape[2:])): raise ValueError(f"crop must be smaller than the images, got {crop} for data of shape {tuple(data.shape)}")
+        if not data.isfinite().all():
+            raise ValueError("data must be finite, got NaN or infinite values")
+    elif not isinstance(data, (ImageData, ImageFiles)):
+        raise ValueError(
+            "data must be a float tensor, ImageData or ImageFiles, "
+            f"got {type(data).__name__}"
+        )
+    if crop and not (len(data.shape) == 4 and crop < min(data.shape[2:])):
+        raise ValueError(
+            "crop must be smaller than the images, "
+            f"got {crop} for data of shape {tuple(data.shape)}"
+        )
 
-
-def _told(model: nn.Module, data, y: Tensor | None) -> Tensor | None:
-    "What the network is told of each image: `y`, or else the labels or contexts of `data`. ValueError for what it does not know, and for nothing where it wants something."
+# %% ../nbs/4_training/03_training.ipynb #c0ffee07
+def _conditioning(model: nn.Module, data: _Data, y: Tensor | None) -> Tensor | None:
+    "`y`, or else the labels or contexts of `data`. ValueError unless they fit."
     config = getattr(model, "config", None)
-    K, D = getattr(config, "num_classes", None), getattr(config, "context_dim", None)
-    if y is None and not isinstance(data, Tensor): y = data.labels if K else data.contexts if D else None
-    if y is None and (K or D): raise ValueError(f"y must be given, or come with the data, for a model with {f'num_classes = {K}' if K else f'context_dim = {D}'}")
-    if y is None: return None
-    if not (K or D): raise ValueError("y must be None for a model that knows neither labels nor contexts")
-    if len(y) != len(data): raise ValueError(f"y must have one row for each of the {len(data)} images, got {len(y)}")
+    K = getattr(config, "num_classes", None)
+    D = getattr(config, "context_dim", None)
+    if y is None and not isinstance(data, Tensor):
+        y = data.labels if K else data.contexts if D else None
+    if y is None and (K or D):
+        size = f"num_classes = {K}" if K else f"context_dim = {D}"
+        raise ValueError(
+            f"y must be given, or come with the data, for a model with {size}"
+        )
+    if y is None:
+        return None
+    if not (K or D):
+        raise ValueError(
+            "y must be None for a model that knows neither labels nor contexts"
+        )
+    if len(y) != len(data):
+        raise ValueError(
+            f"y must have one row for each of the {len(data)} images, got {len(y)}"
+        )
     model.null(y.cpu())  # refuses another type, shape or value
-    if K and y.max() >= K: raise ValueError(f"y must lie in 0..{K - 1}, got {y.min()}..{y.max()}")
+    if K and y.max() >= K:
+        raise ValueError(f"y must lie in 0..{K - 1}, got {y.min()}..{y.max()}")
     return y
 
 # %% ../nbs/4_training/03_training.ipynb #a11b71a7
-def processes():
-    "The `accelerate.PartialState`: device and number of this process. `accelerate launch` and `torchrun` start more than one."
+def processes() -> "PartialState":
+    "Device and number of this process; `accelerate launch` starts more than one."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets
         from accelerate import PartialState
-    return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return PartialState(cpu=not gpu)
+
+
+def _check_end(param: Parameterization, schedule: NoiseSchedule) -> None:
+    if param == EPS and schedule.alpha_bar[-1] == 0:
+        raise ValueError(
+            "param must be V or X0 for a schedule with alpha_bar[T] = 0: "
+            "at T the noise says nothing about x0"
+        )
+
+
+def _check_parts(config: TrainConfig, processes: int) -> None:
+    if config.batch_size % (processes * config.accumulate):
+        raise ValueError(
+            f"batch_size must be a multiple of the {processes} processes times "
+            f"accumulate = {config.accumulate}, got {config.batch_size}"
+        )
 
 # %% ../nbs/4_training/03_training.ipynb #ca2d36cb
 def auto_precision(device: torch.device) -> str:  # "bf16" or "fp32"
-    "bf16 where the hardware computes with it: recent GPUs, and processors with AVX-512 or AMX instructions for it."
-    if device.type == "cuda": return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return "bf16" if device.type == "cpu" and any(ask() for ask in known if ask) else "fp32"
+    "bf16 where the hardware computes with it: recent GPUs, AVX-512 or AMX with it."
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp32"
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    known = [getattr(torch.cpu, name, None) for name in names]
+    native = device.type == "cpu" and any(ask() for ask in known if ask)
+    return "bf16" if native else "fp32"
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee09
+@dataclass(frozen=True)
+class _Precision:
+    "How the network computes on a device."
+
+    device: torch.device
+    half: torch.dtype | None  # of autocast; None: as the weights are
+    tf32: bool  # whether float32 products on a GPU may lose digits
+
+    def network(self) -> torch.autocast:
+        "The context in which the network is asked."
+        kind = self.device.type
+        return torch.autocast(kind, self.half, enabled=self.half is not None)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        "What holds for one step."
+        settings = self._settings() if self.device.type == "cuda" else []
+        before = [getattr(where, name) for where, name, _ in settings]
+        try:
+            for where, name, value in settings:
+                setattr(where, name, value)
+            with torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            for (where, name, _), value in zip(settings, before):
+                setattr(where, name, value)
+
+    def _settings(self) -> list[tuple[Any, str, bool]]:
+        cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+        return [
+            (cudnn, "benchmark", not cudnn.deterministic),
+            (cudnn, "allow_tf32", self.tf32),
+            (products, "allow_tf32", self.tf32),
+        ]
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee10
+def _precision(
+    config: TrainConfig, device: torch.device, dtype: torch.dtype
+) -> _Precision:
+    "What `config.precision` means for weights of this type on this device."
+    name = config.precision
+    if name == "auto":
+        name = auto_precision(device) if dtype == torch.float32 else "fp32"
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+    return _Precision(device, half, tf32=name == "tf32")
 
 # %% ../nbs/4_training/03_training.ipynb #df1f7735
-_ON_DEVICE = 2**30  # bytes of images that may lie on an accelerator
+def _held(images: Tensor, device: torch.device) -> Tensor:
+    "The images on the device, if a quarter of its free memory is enough for them."
+    if device.type == "cpu":
+        return images
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**32
+    return images.to(device) if images.nbytes <= free // 4 else images
 
 
-class _Batches:
+class _Rows:
     "Images by lists of indices, as torch's DataLoader asks for them."
-    def __init__(self, data: ImageFiles): self.data = data
-    def __getitems__(self, rows: list[int]) -> Tensor: return self.data.pixels(torch.tensor(rows))
+
+    def __init__(self, data: ImageFiles):
+        self.data = data
+
+    def __getitems__(self, rows: list[int]) -> Tensor:
+        return self.data.pixels(torch.tensor(rows))
 
 
-def _as_it_is(batch: Tensor) -> Tensor: return batch
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
 
 
-def _stream(data: ImageFiles, rows: Iterator[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
+def _stream(
+    data: ImageFiles, rows: Iterator[list[int]], workers: int, device: torch.device
+) -> Iterator[Tensor]:
     "The images of each batch, in order, read ahead by `workers` processes."
-    loader = torch.utils.data.DataLoader(_Batches(data), batch_sampler=rows, num_workers=workers, prefetch_factor=4 if workers else None, collate_fn=_as_it_is,
-                                         pin_memory=device.type == "cuda", generator=torch.Generator())
-    return iter(loader)
+    return iter(
+        torch.utils.data.DataLoader(
+            _Rows(data),
+            batch_sampler=rows,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+        )
+    )
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee11
+def _like(mask: Tensor, x: Tensor) -> Tensor:
+    "(B,) in the shape (B, 1, ..., 1) that goes with x."
+    return mask.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def _finish_images(raw: Tensor, levels: int | None, size: tuple[int, ...], corner: Tensor, mirrored: Tensor, dtype: torch.dtype) -> Tensor:
-    "Cut each image at its corner, mirror some, and bring grey levels to [-1, 1]."
-    if raw.shape[1:] != size:
-        windows = raw.unfold(2, size[1], 1).unfold(3, size[2], 1)  # (B, C, crop + 1, crop + 1, H, W)
-        raw = windows[torch.arange(len(raw), device=raw.device), :, corner[0], corner[1]]
-    x0 = (raw if levels is None else to_float(raw, levels)).to(dtype)
-    return torch.where(mirrored.reshape(-1, *[1] * (x0.ndim - 1)), x0.flip(-1), x0)
+def _cut(raw: Tensor, size: tuple[int, ...], corner: Tensor) -> Tensor:
+    "(B, *size): of each image the window at its corner, (2, B)."
+    if raw.shape[1:] == size:
+        return raw
+    # (B, C, crop + 1, crop + 1, H, W)
+    windows = raw.unfold(2, size[1], 1).unfold(3, size[2], 1)
+    return windows[torch.arange(len(raw), device=raw.device), :, corner[0], corner[1]]
 
-# %% ../nbs/4_training/03_training.ipynb #70da3e64
-class Trainer:
-    "A network in training: `model` and its `weights`, their average `ema`, `adam`, and `step`, the number of steps done."
+# %% ../nbs/4_training/03_training.ipynb #c0ffee13
+class _Batches:
+    "What each step is trained on: this process's share of the batch."
 
     def __init__(
         self,
-        model: nn.Module,                        # model(x, t) or model(x, t, y); moved to the device, trained in place
-        schedule: NoiseSchedule,
-        data: Tensor | ImageData | ImageFiles,   # images, or a float tensor (N, ...) in `data_range`, which stays on the device where it lies
-        config: TrainConfig = TrainConfig(),
-        *,
-        param: Parameterization = EPS,           # what the network predicts: EPS, X0 or V
-        y: Tensor | None = None,                 # (N,) int64 labels in 0..num_classes-1, or (N, D) float contexts; None: those of `data`, if the network knows such
-        data_range: tuple[float, float] | None = (-1, 1),  # numbers outside are refused; None allows any finite data
-        device: torch.device | str | None = None,  # None: a GPU if there is one
+        data: _Data,
+        y: Tensor | None,  # (N, ...) labels or contexts
+        config: TrainConfig,
+        device: torch.device,
+        here: "PartialState",
     ):
-        "Raises ValueError for data, labels, contexts or a schedule that cannot be trained on."
-        _check_data(data, data_range, config.crop)
-        if param == EPS and schedule.alpha_bar[-1] == 0: raise ValueError("param must be V or X0 for a schedule with alpha_bar[T] = 0: at T the noise says nothing about x0")
-        self.here = processes()
-        parts = self.here.num_processes * config.accumulate
-        if config.batch_size % parts: raise ValueError(f"batch_size must be a multiple of the {self.here.num_processes} processes times accumulate = {config.accumulate}, got {config.batch_size}")
-        self.schedule, self.data, self.y, self.config, self.param = schedule, data, _told(model, data, y), config, param
-        self.device = torch.device(device or self.here.device)
-        self.model = model.to(self.device, memory_format=torch.channels_last if len(data.shape) == 4 else torch.preserve_format)
-        network = torch.compile(self.model) if config.compile else self.model
-        self.parallel = network if self.here.num_processes == 1 else nn.parallel.DistributedDataParallel(network)
-        self.weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.ema = {name: at_least_float32(p.detach()).clone() for name, p in self.weights.items()}
-        self.dtype = next(iter(self.ema.values())).dtype
-        precision = config.precision if config.precision != "auto" else auto_precision(self.device) if self.dtype == torch.float32 else "fp32"
-        self.half = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        fused = True if self.device.type in ("cpu", "cuda") else None
-        self.adam = torch.optim.Adam(self.weights.values(), lr=config.lr, betas=(0.9, config.adam_beta2), fused=fused)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.step, self.seconds, self.saved, self._unread, self._stored = 0, 0.0, None, [], self._in_memory()
+        self.data = data
+        self.config = config
+        self.device = device
+        self.mine = slice(here.process_index, None, here.num_processes)
+        self.y = None if y is None else y.to(device)
+        self.size = tuple(data.shape[1:2])
+        self.size += tuple(side - config.crop for side in data.shape[2:])
+        self.images: Tensor | None = None  # None: they stay on disk
+        if not isinstance(data, ImageFiles):
+            images = data if isinstance(data, Tensor) else data.images
+            self.images = _held(images, device)
 
-    def steps(self) -> Iterator[TrainRecord]:
-        "Train until `config.steps` steps are done, yielding after each. May be left at any step, and called again to go on."
-        step, seconds, waited, images = self.step, self.seconds, 0.0, self._images()
-        while self.step < self.config.steps:
-            started = time.perf_counter()
-            raw = next(images)
-            waited += time.perf_counter() - started
-            lr, loss, norm = self._advance(raw)
-            self.seconds += time.perf_counter() - started
-            passed = self.seconds - seconds
-            yield TrainRecord(self.step, lr, (self.step - step) * self.config.batch_size / passed, self.seconds, waited / passed, loss, norm)
-
-    def ema_model(self) -> nn.Module:
-        "A copy of the network with the averaged weights, in eval mode."
-        self._look()
-        model = copy.deepcopy(self.model).requires_grad_(False)
-        for name, p in model.named_parameters():
-            p.grad = None
-            if name in self.ema: p.copy_(self.ema[name])
-        return model.eval()
-
-    def _in_memory(self) -> Tensor | None:
-        "The whole data set as it is stored, on the device if it is small; None for one that stays on disk."
-        if isinstance(self.data, ImageFiles): return None
-        if isinstance(self.data, Tensor): return self.data
-        return self.data.images.to(self.device) if self.data.images.nbytes <= _ON_DEVICE else self.data.images
-
-    def _rows(self, step: int) -> Tensor:
+    def rows(self, step: int, device: torch.device | str) -> Tensor:
         "Which images this process sees in a step."
-        return batch_indices(self.config.seed, step, self.config.batch_size, len(self.data))[self.here.process_index::self.here.num_processes]
+        c = self.config
+        order = batch_indices(c.seed, step, c.batch_size, len(self.data), device)
+        return order[self.mine]
 
-    def _images(self) -> Iterator[Tensor]:
-        "This process's images of each step to come, as they are stored."
-        rows = (self._rows(step) for step in range(self.step, self.config.steps))
-        if self._stored is None: return _stream(self.data, (row.tolist() for row in rows), self.config.workers, self.device)
-        return (self._stored[row.to(self._stored.device)] for row in rows)
+    def stored(self, start: int) -> Iterator[Tensor]:
+        "The images of each step from `start` on, as they are stored."
+        steps = range(start, self.config.steps)
+        if self.images is None:
+            rows = (self.rows(step, "cpu").tolist() for step in steps)
+            return _stream(self.data, rows, self.config.workers, self.device)
+        images = self.images
+        return (images[self.rows(step, images.device)] for step in steps)
 
-    def _advance(self, raw: Tensor) -> tuple[float, Tensor, Tensor]:
-        "One step of DDPM Algorithm 1: the rate, the loss and the gradient's norm."
-        self.model.train()
-        lr = self.adam.param_groups[0]["lr"] = learning_rate(self.config, self.step)
-        self.adam.zero_grad(set_to_none=True)
-        loss = self._gradient(*self._draw(raw))
-        self._unread.append((self.step + 1, lr, loss))
-        if self.device.type == "cpu" or self.step % 50 == 49: self._look()
-        self.scaler.unscale_(self.adam)
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), self.config.grad_clip or math.inf)
-        self.scaler.step(self.adam)
-        self.scaler.update()
-        self._average()
-        self.step += 1
-        return lr, loss, norm.detach()
+# %% ../nbs/4_training/03_training.ipynb #c0ffee14
+def _draw(
+    batches: _Batches,
+    step: int,  # steps done before this one
+    raw: Tensor,  # the step's images as they are stored
+    T: int,  # the last time
+    null: Callable[[Tensor], Tensor] | None,  # what stands for "none" in the place of y
+    dtype: torch.dtype,  # of x_0 and ε
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    "x_0, y, t and ε of DDPM Algorithm 1: drawn for the whole batch, one share taken."
+    config, device, mine = batches.config, batches.device, batches.mine
+    B = config.batch_size
+    key = keyed_generator(config.seed, _STEP, step, device=device)
+    here = dict(generator=key, device=device)
+    t = torch.randint(1, T + 1, (B,), **here)[mine]
+    eps = torch.randn(B, *batches.size, dtype=dtype, **here)[mine]
+    mirrored, dropped = torch.rand(2, B, **here)[:, mine]
+    corner = torch.randint(0, config.crop + 1, (2, B), **here)[:, mine]
+    x0 = _cut(_sent(raw, device), batches.size, corner)
+    levels = getattr(batches.data, "levels", None)
+    x0 = (x0 if levels is None else to_float(x0, levels)).to(dtype)
+    if config.flip:
+        x0 = torch.where(_like(mirrored < 0.5, x0), x0.flip(-1), x0)
+    if batches.y is None:
+        return x0, None, t, eps
+    y = batches.y[batches.rows(step, device)]
+    forgotten = _like(dropped < config.label_drop, y)
+    return x0, torch.where(forgotten, null(y), y), t, eps
 
-    def _draw(self, raw: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        "x_0, labels or contexts, t and ε of the next step: random numbers for the whole batch, of which this process takes its share."
-        config, B, device = self.config, self.config.batch_size, self.device
-        size = (self.data.shape[1], *(side - config.crop for side in self.data.shape[2:])) if config.crop else tuple(self.data.shape[1:])
-        generator = keyed_generator(config.seed, _STEP, self.step, device=device)
-        mine = slice(self.here.process_index, None, self.here.num_processes)
-        t = torch.randint(1, self.schedule.T + 1, (B,), generator=generator, device=device)[mine]
-        eps = torch.randn(B, *size, generator=generator, device=device, dtype=self.dtype)[mine]
-        mirrored, dropped = torch.rand(2, B, generator=generator, device=device)[:, mine]
-        corner = torch.randint(0, config.crop + 1, (2, B), generator=generator, device=device)[:, mine]
-        x0 = _finish_images(raw.to(device, non_blocking=True), getattr(self.data, "levels", None), size, corner, (mirrored < 0.5) & config.flip, self.dtype)
-        if self.y is None: return x0, None, t, eps
-        y = self.y[self._rows(self.step).to(self.y.device)].to(device)
-        return x0, torch.where((dropped < config.label_drop).reshape(-1, *[1] * (y.ndim - 1)), self.model.null(y), y), t, eps
+# %% ../nbs/4_training/03_training.ipynb #70da3e64
+class _Network:
+    "The network as training calls it."
 
-    def _gradient(self, *batch: Tensor | None) -> Tensor:
-        "Add up the gradient of DDPM eq. 14 over the parts of a batch; the mean loss, over all processes."
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        here: "PartialState",
+        precision: _Precision,
+    ):
+        self.precision = precision
+        self.processes = here.num_processes
+        self.graphs = config.compile and config.compile_mode == "reduce-overhead"
+        if config.compile:
+            mode = None if config.compile_mode == "default" else config.compile_mode
+            model = torch.compile(model, mode=mode)
+        if self.processes > 1:
+            shared = nn.parallel.DistributedDataParallel
+            model = shared(model, gradient_as_bucket_view=True)
+        self.called = model
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        "The answer, computed in the chosen precision."
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        with self.precision.network():
+            return self.called(x, t) if y is None else self.called(x, t, y)
+
+    def part(self, last: bool) -> Any:
+        "The context of a part: gradients are shared among processes in the last."
+        return nullcontext() if last or self.processes == 1 else self.called.no_sync()
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee16
+@dataclass(frozen=True, eq=False)
+class _Objective:
+    "DDPM eq. 14, as it is trained."
+
+    network: _Network
+    schedule: NoiseSchedule
+    param: Parameterization
+    config: TrainConfig
+    here: "PartialState"
+    device: torch.device
+
+    def loss(
+        self, step: int, part: int, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor
+    ) -> Tensor:  # () float32 or wider
+        "The mean over a part of the batch."
+        number = self.here.process_index + part * self.here.num_processes
+        seed = keyed_seed(self.config.seed, _NETWORK, step, number)
+        weight = time_weight(self.config, self.schedule, t, self.param)
+        batch = self.schedule, x0, t, eps, self.param
+        with _seeded(seed, self.device):
+            return ddpm_loss(self.network, *batch, y=y, weight=weight)
+
+    def gradient(
+        self, step: int, batch: tuple[Tensor | None, ...], scaler: torch.amp.GradScaler
+    ) -> Tensor:  # () the mean loss, over all processes
+        "Add up the gradient over the parts of a batch."
         parts, total = self.config.accumulate, 0.0
         for i in range(parts):
-            wait = self.parallel.no_sync() if self.here.num_processes > 1 and i < parts - 1 else nullcontext()
-            with wait:
-                loss = self._loss(i, *(None if x is None else x[i::parts] for x in batch)) / parts
-                self.scaler.scale(loss).backward()
+            piece = [None if x is None else x[i::parts] for x in batch]
+            with self.network.part(last=i == parts - 1):
+                loss = self.loss(step, i, *piece) / parts
+                scaler.scale(loss).backward()
             total = total + loss.detach()
         if self.here.num_processes > 1:
             torch.distributed.all_reduce(total)
             total /= self.here.num_processes
         return total
 
-    def _loss(self, part: int, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
-        "DDPM eq. 14 on a part of the batch, in float32 or wider."
-        weight = time_weight(self.config, self.schedule, t, self.param)
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(keyed_generator(self.config.seed, _NETWORK, self.step, self.here.process_index + part * self.here.num_processes).initial_seed())
-            return ddpm_loss(self._predict, self.schedule, x0, t, eps, self.param, y=y, weight=weight)
+# %% ../nbs/4_training/03_training.ipynb #c0ffee18
+@torch.no_grad()
+def _average(averages: list[Tensor], weights: list[Tensor], decay: float) -> None:
+    "θ̄ ← d θ̄ + (1 − d) θ, for all weights in one operation."
+    weights = [at_least_float32(p) for p in weights]
+    if hasattr(torch, "_foreach_lerp_"):
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        return
+    for average, p in zip(averages, weights):
+        average.lerp_(p, 1 - decay)
 
-    def _predict(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        "The network's answer, computed in the chosen precision."
-        if x.ndim == 4: x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            return self.parallel(x, t) if y is None else self.parallel(x, t, y)
+# %% ../nbs/4_training/03_training.ipynb #c0ffee19
+def _moved(model: nn.Module, data: _Data, device: torch.device) -> nn.Module:
+    "The network on the device; for images, with its channels side by side."
+    images = len(data.shape) == 4
+    order = torch.channels_last if images else torch.preserve_format
+    return model.to(device, memory_format=order)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        "θ̄ ← d_n θ̄ + (1 − d_n) θ, for all weights in one operation."
-        torch._foreach_lerp_(list(self.ema.values()), [at_least_float32(p) for p in self.weights.values()], 1 - ema_decay(self.config, self.step))
+# %% ../nbs/4_training/03_training.ipynb #c0ffee51
+class _Learner:
+    "What a step changes: the weights of `model`, their average `ema`, and `adam`."
 
-    def _look(self) -> None:
-        "Read the losses that were not read yet, and stop at the first that is not finite."
-        values = torch.stack([loss for *_, loss in self._unread]).tolist() if self._unread else []
+    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device):
+        self.model = model
+        named = model.named_parameters()
+        self.weights = {name: p for name, p in named if p.requires_grad}
+        self.ema = {
+            name: at_least_float32(p.detach()).clone()
+            for name, p in self.weights.items()
+        }
+        self.dtype = next(iter(self.ema.values())).dtype
+        self.precision = _precision(config, device, self.dtype)
+        self.adam = torch.optim.Adam(
+            self.weights.values(),
+            lr=config.lr,
+            betas=(0.9, config.adam_beta2),
+            fused=True if device.type in ("cpu", "cuda") else None,
+        )
+        scaled = self.precision.half == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def forget(self, keep_memory: bool) -> None:
+        "Gradients of zero; in memory of their own, if it is to be kept."
+        if keep_memory:
+            for p in self.weights.values():
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        self.adam.zero_grad(set_to_none=not keep_memory)
+
+    def update(self, longest: float, decay: float) -> Tensor:
+        "Adam's step, and the average's; the gradient's norm before it was clipped."
+        self.scaler.unscale_(self.adam)
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), longest)
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        _average(list(self.ema.values()), list(self.weights.values()), decay)
+        return norm.detach()
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee21
+class _Watch:
+    "The losses that were not read yet."
+
+    def __init__(self) -> None:
+        self._unread: list[tuple[int, float, Tensor]] = []
+
+    def add(self, step: int, lr: float, loss: Tensor) -> None:
+        self._unread.append((step, lr, loss))
+
+    def look(self, saved: Path | None) -> None:
+        "Read them, and stop at the first that is not finite; `saved` is a way back."
+        if not self._unread:
+            return
+        values = torch.stack([loss for *_, loss in self._unread]).tolist()
         for (step, lr, _), value in zip(self._unread, values):
             if not math.isfinite(value):
-                again = f"the last good checkpoint is {self.saved}; go on from it" if self.saved else "no checkpoint was saved; begin again"
-                raise FloatingPointError(f"the loss of step {step} is {value}, at learning rate {lr:.3g}: {again} with a lower lr, a longer warmup, or precision='fp32'")
+                raise FloatingPointError(_complaint(step, lr, value, saved))
         self._unread.clear()
+
+
+def _complaint(step: int, lr: float, value: float, saved: Path | None) -> str:
+    again = "no checkpoint was saved; begin again"
+    if saved:
+        again = f"the last good checkpoint is {saved}; go on from it"
+    return (
+        f"the loss of step {step} is {value}, at learning rate {lr:.3g}: {again} "
+        "with a lower lr, a longer warmup, or precision='fp32'"
+    )
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee22
+_OutOfMemory = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
+
+def _too_large(config: TrainConfig, processes: int) -> str:
+    "What to do when a step does not fit into memory."
+    images = config.batch_size // processes
+    part = images // config.accumulate
+    if part == 1:
+        return (
+            f"batch_size must be smaller, got {config.batch_size}: the network and a "
+            "single image do not fit into the device's memory; a smaller network, or "
+            "checkpointing=True in its configuration, needs less"
+        )
+    parts = range(2 * config.accumulate, images + 1)
+    finer = next(k for k in parts if images % k == 0)
+    smaller = max(part // 2, 1) * processes * config.accumulate
+    return (
+        f"batch_size must be smaller, got {config.batch_size}: {part} images at a time "
+        f"do not fit into the device's memory; try batch_size = {smaller}, or the same "
+        f"batch in parts, with accumulate = {finer}"
+    )
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee24
+class _Stepper(_Learner):
+    "One step of DDPM Algorithm 1."
+
+    schedule: NoiseSchedule
+    param: Parameterization
+    data: _Data
+    config: TrainConfig
+    device: torch.device
+    here: "PartialState"
+    network: _Network
+    objective: _Objective
+    batches: _Batches
+    watch: _Watch
+    step: int  # steps done
+    saved: Path | None  # the last checkpoint
+
+    def _advance(self, raw: Tensor) -> tuple[float, Tensor, Tensor]:
+        "A step with these images: the rate, the loss and the gradient's norm."
+        try:
+            with self.precision.step():
+                return self._step(raw)
+        except _OutOfMemory:
+            sentence = _too_large(self.config, self.here.num_processes)
+            raise ValueError(sentence) from None
+
+    def _step(self, raw: Tensor) -> tuple[float, Tensor, Tensor]:
+        config, n = self.config, self.step
+        self.model.train()
+        lr = self.adam.param_groups[0]["lr"] = learning_rate(config, n)
+        self.forget(keep_memory=self.network.graphs and config.accumulate > 1)
+        null = getattr(self.model, "null", None)
+        batch = _draw(self.batches, n, raw, self.schedule.T, null, self.dtype)
+        loss = self.objective.gradient(n, batch, self.scaler)
+        self.watch.add(n + 1, lr, loss)
+        if self.device.type == "cpu" or n % 50 == 49 or n + 1 == config.steps:
+            self.watch.look(self.saved)
+        norm = self.update(config.grad_clip or math.inf, ema_decay(config, n))
+        self.step = n + 1
+        return lr, loss, norm
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee31
+class _Loop(_Stepper):
+    clock: _Clock
+
+    def steps(self) -> Iterator[TrainRecord]:
+        "Train to the last step, yielding after each. May be left, and called again."
+        clock, B = self.clock, self.config.batch_size
+        clock.settle()
+        done, seconds, waited = clock.steps, clock.seconds, clock.waited
+        images = self.batches.stored(self.step)
+        while self.step < self.config.steps:
+            began = clock.mark()
+            raw = next(images)
+            fed = clock.mark()
+            lr, loss, norm = self._advance(raw)
+            unknown = clock.steps == done or self.step == self.config.steps
+            clock.add(began, fed, clock.mark(), wait=unknown)
+            passed = clock.seconds - seconds
+            speed = (clock.steps - done) * B / passed
+            share = (clock.waited - waited) / passed
+            yield TrainRecord(self.step, lr, speed, clock.seconds, share, loss, norm)
+
+    @property
+    def seconds(self) -> float:
+        "Time spent in training, earlier sessions included."
+        self.clock.settle()
+        return self.clock.seconds
+
+    def ema_model(self) -> nn.Module:
+        "A copy of the network with the averaged weights, in eval mode."
+        self.watch.look(self.saved)
+        model = copy.deepcopy(self.model).requires_grad_(False)
+        for name, p in model.named_parameters():
+            p.grad = None
+            if name in self.ema:
+                p.copy_(self.ema[name])
+        return model.eval()
+
+# %% ../nbs/4_training/03_training.ipynb #d229e061
+def _crc(x: Tensor) -> int:
+    return zlib.crc32(x.detach().cpu().contiguous().numpy().tobytes())
+
+
+def _fingerprint(data: _Data, y: Tensor | None) -> dict[str, Any]:
+    "What tells the data apart from others: checksums of some images, and of all y."
+    if isinstance(data, Tensor):
+        some = data[:: max(1, len(data) // 1000)]
+        facts = {"shape": list(data.shape), "crc32": _crc(some.float())}
+    else:
+        facts = data.fingerprint()
+    return facts if y is None else facts | {"y": _crc(y)}
+
+
+def _state(trainer: "Trainer") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    "All that a training needs in order to go on: tensors, and what JSON can say."
+    tensors = {f"model.{name}": x for name, x in trainer.model.state_dict().items()}
+    tensors |= {f"ema.{name}": x for name, x in trainer.ema.items()}
+    for name, p in trainer.weights.items():
+        moments = trainer.adam.state.get(p, {})
+        tensors |= {f"adam.{name}.{key}": x for key, x in moments.items()}
+    tensors["alpha_bar"] = trainer.schedule.alpha_bar
+    facts = dict(
+        seconds=trainer.seconds,
+        param=trainer.param.name,
+        config=asdict(trainer.config),
+        data=_fingerprint(trainer.data, trainer.y),
+        scaler=trainer.scaler.state_dict(),
+    )
+    return tensors, facts
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee26
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    "Those whose names begin so, without it."
+    return {
+        name.removeprefix(prefix): x
+        for name, x in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: x.shape for name, x in tensors.items()}
+
+
+def _load_average(learner: _Learner, ema: dict[str, Tensor], path: Path) -> None:
+    if _shapes(ema) != _shapes(learner.ema):
+        raise ValueError(
+            f"{path} does not fit the network: its averaged weights are others"
+        )
+    for name, x in ema.items():
+        learner.ema[name].copy_(x)
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee27
+def _moments(
+    kept: dict[str, Tensor], name: str, p: Tensor, path: Path
+) -> dict[str, Tensor]:
+    "Adam's state of one weight, in its memory layout."
+    shapes = {"step": torch.Size(), "exp_avg": p.shape, "exp_avg_sq": p.shape}
+    if _shapes(kept) != shapes:
+        raise ValueError(
+            f"{path} does not fit the network: Adam's moments of {name} are missing "
+            "or of another shape"
+        )
+    made = {"step": kept["step"]}
+    for key in ("exp_avg", "exp_avg_sq"):
+        made[key] = torch.empty_like(p, requires_grad=False).copy_(kept[key])
+    return made
+
+
+def _load_moments(learner: _Learner, tensors: dict[str, Tensor], path: Path) -> None:
+    state = {}
+    for i, (name, p) in enumerate(learner.weights.items()):
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        named = {key: tensors.get(f"{name}.{key}") for key in keys}
+        kept = {key: x for key, x in named.items() if x is not None}
+        if kept:
+            state[i] = _moments(kept, name, p, path)
+    learner.adam.load_state_dict(learner.adam.state_dict() | {"state": state})
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee28
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    "What a checkpoint says of its training."
+
+    config: TrainConfig
+    param: Parameterization
+    seconds: float
+    alpha_bar: Tensor
+    data: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+def _read(
+    path: Path,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+    config: TrainConfig | None,
+) -> _Saved:
+    try:
+        return _Saved(
+            config or TrainConfig(**facts["config"]),
+            PARAMETERIZATIONS[facts["param"]],
+            float(facts["seconds"]),
+            tensors["alpha_bar"],
+            facts["data"],
+            dict(facts["scaler"]),
+        )
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ValueError(
+            f"{path} is no checkpoint that can be read: {problem}"
+        ) from None
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee52
+def _check_alike(
+    saved: _Saved, schedule: NoiseSchedule, param: Parameterization, path: Path
+) -> None:
+    if param != saved.param:
+        raise ValueError(
+            f"param must be {saved.param.name!r}, as in {path}, got {param.name!r}"
+        )
+    if not torch.equal(saved.alpha_bar, schedule.alpha_bar):
+        raise ValueError(
+            f"schedule must be the one of {path}, but its alpha_bar differs"
+        )
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee32
+def _load(trainer: "Trainer", saved: _Saved, found: Checkpoint) -> None:
+    "The state of a checkpoint, in the place of the trainer's."
+    path, tensors = found.path, found.tensors
+    ours = _fingerprint(trainer.data, trainer.y)
+    if ours != saved.data:
+        raise ValueError(f"data must be those of {path}, {saved.data}, got {ours}")
+    load_weights(trainer.model, _part(tensors, "model."), path)
+    _load_average(trainer, _part(tensors, "ema."), path)
+    _load_moments(trainer, _part(tensors, "adam."), path)
+    if trainer.scaler.is_enabled() and saved.scaler:
+        trainer.scaler.load_state_dict(saved.scaler)
+    trainer.step, trainer.saved = found.step, path
+    trainer.clock.seconds = saved.seconds
+
+# %% ../nbs/4_training/03_training.ipynb #c0ffee29
+class _Resumable(_Loop):
+    y: Tensor | None
 
     def save(
         self,
         folder: str | Path,  # the run folder
-    ) -> Path:               # the new checkpoint
-        "Write a checkpoint, wholly or not at all, and drop the oldest ones beyond `config.keep`."
-        self._look()
-        if self.here.is_main_process: self.saved = write_checkpoint(folder, self.step, *_state(self), self.config.keep)
+    ) -> Path | None:  # the new checkpoint
+        "Write a checkpoint, wholly or not at all; drop those beyond `config.keep`."
+        self.watch.look(self.saved)
+        if self.here.is_main_process:
+            state = _state(self)
+            self.saved = write_checkpoint(folder, self.step, *state, self.config.keep)
         self.here.wait_for_everyone()
         return self.saved
 
     @classmethod
     def restore(
         cls,
-        folder: str | Path,                     # the run folder
-        model: nn.Module,                       # of the same shape as the one saved; its weights are replaced
-        schedule: NoiseSchedule,                # must be the one that was trained with
-        data: Tensor | ImageData | ImageFiles,  # must be the data that were trained on
-        config: TrainConfig | None = None,      # None: as saved; another one to go on otherwise, for example longer
-        **options,                              # param, y, data_range, device, as for Trainer; param must fit, or be left out
+        folder: str | Path,  # the run folder
+        model: nn.Module,  # of the same shape; its weights are replaced
+        schedule: NoiseSchedule,  # must be the one that was trained with
+        data: Tensor | ImageData | ImageFiles,  # must be those that were trained on
+        # None: as saved; another one to go on otherwise, for example longer
+        config: TrainConfig | None = None,
+        **options: Any,  # y, data_range, device, as for Trainer; param, if it fits
     ) -> "Trainer":
-        "Go on from the last checkpoint in `folder`; later lines of its log are dropped. Raises ValueError if there is none, or it does not fit."
-        return _restore(cls, folder, model, schedule, data, config, options)
+        "Go on from the last checkpoint in `folder`. ValueError if none fits."
+        found = read_checkpoint(folder)
+        saved = _read(found.path, found.tensors, found.facts, config)
+        param = options.setdefault("param", saved.param)
+        _check_alike(saved, schedule, param, found.path)
+        trainer = cls(model, schedule, data, saved.config, **options)
+        _load(trainer, saved, found)
+        if trainer.here.is_main_process:
+            trim_log(folder, found.step)
+        return trainer
 
-# %% ../nbs/4_training/03_training.ipynb #d229e061
-def _fingerprint(trainer: Trainer) -> dict:
-    "What tells the data apart from others: a checksum of up to a thousand images, and of labels or contexts."
-    data, crc = trainer.data, lambda x: zlib.crc32(x.detach().cpu().contiguous().numpy().tobytes())
-    facts = {"shape": list(data.shape), "crc32": crc(data[::max(1, len(data) // 1000)].float())} if isinstance(data, Tensor) else data.fingerprint()
-    return facts if trainer.y is None else facts | {"y": crc(trainer.y)}
+# %% ../nbs/4_training/03_training.ipynb #c0ffee30
+class Trainer(_Resumable):
+    "`model` in training: its `weights`, their average `ema`, `adam`, steps done."
 
-
-def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict]:
-    "All that a training needs in order to go on: tensors, and what JSON can say."
-    tensors = {f"model.{name}": x for name, x in trainer.model.state_dict().items()} | {f"ema.{name}": x for name, x in trainer.ema.items()}
-    moments = trainer.adam.state
-    tensors |= {f"adam.{name}.{key}": x for name, p in trainer.weights.items() for key, x in moments.get(p, {}).items()}
-    facts = dict(seconds=trainer.seconds, param=trainer.param.name, config=asdict(trainer.config), data=_fingerprint(trainer), scaler=trainer.scaler.state_dict())
-    return tensors | {"alpha_bar": trainer.schedule.alpha_bar}, facts
-
-
-def _restore(cls, folder: str | Path, model: nn.Module, schedule: NoiseSchedule, data, config: TrainConfig | None, options: dict) -> Trainer:
-    found = read_checkpoint(folder)
-    path, tensors, facts = found.path, found.tensors, found.facts
-    try:
-        config, saved, seconds = config or TrainConfig(**facts["config"]), PARAMETERIZATIONS[facts["param"]], float(facts["seconds"])
-        alpha_bar, print_, scaler = tensors.pop("alpha_bar"), facts["data"], dict(facts["scaler"])
-    except (KeyError, TypeError, ValueError) as problem: raise ValueError(f"{path} is no checkpoint that can be read: {problem}") from None
-    if options.setdefault("param", saved) != saved: raise ValueError(f"param must be {saved.name!r}, as in {path}, got {options['param'].name!r}")
-    if not torch.equal(alpha_bar, schedule.alpha_bar): raise ValueError(f"schedule must be the one of {path}, but its alpha_bar differs")
-    trainer = cls(model, schedule, data, config, **options)
-    if (ours := _fingerprint(trainer)) != print_: raise ValueError(f"data must be those of {path}, {print_}, got {ours}")
-    part = lambda prefix: {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-    load_weights(trainer.model, part("model."), path)
-    _load_average(trainer, part("ema."), path)
-    _load_moments(trainer, part("adam."), path)
-    if trainer.scaler.is_enabled() and scaler: trainer.scaler.load_state_dict(scaler)
-    trainer.step, trainer.seconds, trainer.saved = found.step, seconds, path
-    if trainer.here.is_main_process: trim_log(folder, found.step)
-    return trainer
-
-
-def _load_average(trainer: Trainer, ema: dict[str, Tensor], path: Path) -> None:
-    if {name: x.shape for name, x in ema.items()} != {name: x.shape for name, x in trainer.ema.items()}: raise ValueError(f"{path} does not fit the network: its averaged weights are others")
-    for name, x in ema.items(): trainer.ema[name].copy_(x)
-
-
-def _load_moments(trainer: Trainer, tensors: dict[str, Tensor], path: Path) -> None:
-    "Adam's moments, in the memory layout of the weights that they belong to."
-    state = {}
-    for i, (name, p) in enumerate(trainer.weights.items()):
-        kept = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in tensors}
-        if not kept: continue
-        if len(kept) < 3 or any(x.shape != (() if key == "step" else p.shape) for key, x in kept.items()): raise ValueError(f"{path} does not fit the network: Adam's moments of {name} are missing or of another shape")
-        state[i] = {key: x if key == "step" else torch.empty_like(p, requires_grad=False).copy_(x) for key, x in kept.items()}
-    trainer.adam.load_state_dict(trainer.adam.state_dict() | {"state": state})
+    def __init__(
+        self,
+        # model(x, t) or model(x, t, y); moved to the device, trained in place
+        model: nn.Module,
+        schedule: NoiseSchedule,
+        # images, or a float tensor (N, ...) in `data_range`
+        data: Tensor | ImageData | ImageFiles,
+        config: TrainConfig = TrainConfig(),
+        *,
+        param: Parameterization = EPS,  # what the network predicts: EPS, X0 or V
+        # (N,) int64 labels in 0..num_classes-1, or (N, D) float contexts; None: those
+        # of `data`, if the network knows such
+        y: Tensor | None = None,
+        # numbers outside are refused; None allows any finite data
+        data_range: tuple[float, float] | None = (-1, 1),
+        device: torch.device | str | None = None,  # None: a GPU if there is one
+    ):
+        "Raises ValueError for data, labels, contexts or a schedule that do not fit."
+        _check_data(data, data_range, config.crop)
+        _check_end(param, schedule)
+        self.here = here = processes()
+        _check_parts(config, here.num_processes)
+        self.y = _conditioning(model, data, y)
+        self.schedule, self.param = schedule, param
+        self.data, self.config = data, config
+        self.device = device = torch.device(device or here.device)
+        super().__init__(_moved(model, data, device), config, device)
+        self.network = net = _Network(self.model, config, here, self.precision)
+        self.objective = _Objective(net, schedule, param, config, here, device)
+        self.batches = _Batches(data, self.y, config, device, here)
+        self.clock, self.watch = _Clock(device), _Watch()
+        self.step, self.saved = 0, None

@@ -28,8 +28,9 @@ from PIL import Image
 
 from ddpm_lit.cli import main
 from ddpm_lit.flags import FITTING, PRESETS, ScheduleConfig, parse_train
-from ddpm_lit.sets import NAMED_DATA
-from ddpm_lit.runs import read_log, read_tensors
+from ddpm_lit.datasets import NAMED_DATA
+from ddpm_lit.runs import read_log
+from ddpm_lit.storage import read_tensors
 from ddpm_lit.terminal import explain
 from ddpm_lit.train import Trainer
 from ddpm_lit.unet import PRESETS as NETWORKS

@@ -1,5 +1,5 @@
 """Pictures as numbers: the map between levels and [-1, 1], and the sets that hold
-pictures with what is known of them."""
+images with what is known of them."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_lit.data import ImageData, checksum, to_float, to_pil, to_uint8
+from ddpm_lit.images import ImageData, checksum, to_float, to_pil, to_uint8
 
 LABELS, CONTEXTS = (
     torch.tensor([2, 0, 1, 2]),
@@ -49,7 +49,7 @@ def test_levels_come_back(levels):
         (torch.tensor([True, False, False, True]), [0, 3]),
     ],
 )
-def test_a_part_keeps_what_is_known_of_its_pictures(index, rows):
+def test_a_part_keeps_what_is_known_of_its_images(index, rows):
     part = replace(FOUR, levels=200)[index]
     assert (
         torch.equal(part.images, FOUR.images[rows])
@@ -96,7 +96,7 @@ def test_a_fingerprint_tells_sets_apart():
     ]
 
 
-def test_a_fingerprint_of_many_pictures_looks_at_a_thousand_spread_over_them():
+def test_a_fingerprint_of_many_images_looks_at_a_thousand_spread_over_them():
     images = (
         torch.arange(2500, dtype=torch.int64)
         .remainder(256)
@@ -147,7 +147,7 @@ def test_a_set_that_cannot_be_right_is_refused(parts, words):
     assert all(word in str(refusal.value) for word in words.split()), str(refusal.value)
 
 
-def test_pillow_pictures():
+def test_pillow_images():
     assert (
         np.array_equal(
             np.asarray(to_pil(FOUR.images[1].numpy())).transpose(2, 0, 1),

@@ -9,13 +9,14 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from strategies import images
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ddpm_lit.features as module
 from ddpm_lit import ImageData
-from ddpm_lit.data import to_float
-from ddpm_lit.features import Classifier, accuracy, accuracy_score, distances, features, fit_classifier, load_classifier, predictions, save_classifier
-from ddpm_lit.sets import load_images
-from ddpm_lit.runs import read_tensors, write_tensors
+from ddpm_lit.images import to_float
+from ddpm_lit.features import Classifier, accuracy, classifier_accuracy, distances, features, fit_classifier, load_classifier, on_device, predictions, save_classifier
+from ddpm_lit.datasets import load_images
+from ddpm_lit.storage import read_tensors, write_tensors
 
 PICTURES = ImageData(torch.randint(256, (30, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8), torch.arange(30) % 3)
 QUICK = dict(epochs=2, batch_size=8, width=2, flip=True)
@@ -71,7 +72,8 @@ def test_attributes_are_questions_with_yes_or_no():
 
 def test_pictures_are_only_moved():
     x0, shift, side = images(0, 600, 2, 4, 5), 2, (0, 1, 2, 3, 4)
-    def moved(shift, flip): return module._moved(x0, shift, flip, torch.Generator().manual_seed(0))
+    def moved(shift, flip):
+        return module._moved(x0, shift, flip, module._moves(len(x0), shift, flip, torch.Generator().manual_seed(0)))
     assert torch.equal(moved(0, False), x0)
     mirrored = torch.stack([x0, x0.flip(3)])
     padded = np.pad(mirrored.numpy(), [(0, 0)] * 3 + [(shift, shift)] * 2, mode="edge")
@@ -91,6 +93,52 @@ def test_features_do_not_depend_on_the_batch(digits, judge):
     torch.testing.assert_close(predictions(judge, pixels, 17), judge(to_float(pixels, 17)).detach(), rtol=0, atol=1e-4)
 
 
+class Moved(TorchDispatchMode):
+    "Counts tensors that change their device, and refuses that a computation leaves the device."
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if isinstance(out, torch.Tensor) and isinstance(args[0] if args else None, torch.Tensor):
+            self.count += out.device != args[0].device
+        return out
+
+
+def test_training_runs_on_the_device():
+    "The meta device has shapes and no values: a look at one would be an error, as it would stall a GPU."
+    def batches(epochs, device):
+        made = module._batches(PICTURES, PICTURES.labels, 8, 1, True, device, seed=0)
+        return [next(made) for _ in range(4 * epochs)]
+    for x0, label in batches(2, "meta"):
+        assert x0.device.type == label.device.type == "meta" and x0.shape[1:] == (1, 6, 6) and len(label) == len(x0)
+    for epochs in (1, 3):
+        with Moved() as moved: batches(epochs, "meta")
+        assert moved.count == 2 + epochs, "the images and labels once, and what is random once an epoch"
+    with Moved() as moved, pytest.raises(NotImplementedError, match="meta"):  # the trained network cannot come back, which is the last step
+        fit_classifier(PICTURES, 3, batch_size=8, width=2, flip=True, device="meta")
+    network = sum(1 for _ in (*tiny().parameters(), *tiny().buffers()))
+    assert moved.count <= 2 + 3 + network
+
+
+def test_features_are_computed_on_the_device():
+    net = tiny()
+    found = features(net, PICTURES.images, device="meta")
+    assert found.device.type == "meta" and found.shape == (30, 8)
+    assert predictions(net, PICTURES.images, device="meta").device.type == "meta"
+    with pytest.raises(RuntimeError, match="meta"): accuracy(net, PICTURES, "meta")  # only the answer is looked at
+
+
+def test_the_network_of_the_caller_stays_where_it_is():
+    net = tiny()
+    assert on_device(net, "cpu") is net and on_device("no module", "meta") == "no module"
+    there, before = on_device(net, "meta"), [x.data_ptr() for x in net.parameters()]
+    assert {x.device.type for x in (*there.parameters(), *there.buffers())} == {"meta"} and on_device(there, "meta") is there
+    features(net, PICTURES.images, device="meta")
+    assert [x.data_ptr() for x in net.parameters()] == before and {x.device.type for x in net.buffers()} == {"cpu"}
+
+
 def test_accuracy_counted_by_hand():
     net = tiny()
     said = predictions(net, PICTURES.images)
@@ -105,7 +153,7 @@ def test_the_score_is_what_samples_teach():
     "Three kinds of pictures. Among the samples those of the third kind are named like the second."
     def kinds(*counts): return replace(squares([kind for kind, count in zip([(0, 0), (1, 0), (1, 1)], counts) for _ in range(count)]), contexts=None, names=(), labels=torch.arange(3).repeat_interleave(torch.tensor(counts)))
     samples, test = kinds(40, 80, 40), kinds(15, 5, 10)
-    assert accuracy_score(replace(samples, labels=samples.labels.clamp(max=1)), test, epochs=10, batch_size=40, width=4, shift=0) == pytest.approx(20 / 30, abs=1e-12)
+    assert classifier_accuracy(replace(samples, labels=samples.labels.clamp(max=1)), test, epochs=10, batch_size=40, width=4, shift=0) == pytest.approx(20 / 30, abs=1e-12)
 
 
 @pytest.mark.parametrize("mistake, words", [

@@ -1,4 +1,4 @@
-"""Where pictures come from: named sets, folders, zips, CelebA; in memory or on disk;
+"""Where images come from: named sets, folders, zips, CelebA; in memory or on disk;
 and whatever is broken."""
 
 import faulthandler
@@ -25,10 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import ddpm_lit.files as files
-from ddpm_lit.data import ImageData
-from ddpm_lit.files import ImageFiles, load_folder, read_picture
-from ddpm_lit.sets import NAMED_DATA, _celeba_number, load_images
+import ddpm_lit.image_files as files
+from ddpm_lit.images import ImageData
+from ddpm_lit.image_files import ImageFiles, load_folder, read_image
+from ddpm_lit.datasets import NAMED_DATA, _celeba_number, load_images
 
 KINDS = {
     "PNG": "png",
@@ -66,7 +66,7 @@ def put(path: Path, pixels: np.ndarray, **options) -> Path:
     return path
 
 
-def pictures(folder: Path, *names: str, shape=(6, 6, 3)) -> Path:
+def images(folder: Path, *names: str, shape=(6, 6, 3)) -> Path:
     "Noise, another one in each file."
     for i, name in enumerate(names):
         put(folder / name, noise(i, *shape))
@@ -91,7 +91,7 @@ def said(work, *words: str) -> str:
 
 
 def same(a, b) -> bool:
-    "Whether two sets have the same pictures, and know the same of them."
+    "Whether two sets have the same images, and know the same of them."
     index = torch.arange(len(a))
     known = [
         (x is None) == (y is None) and (x is None or torch.equal(x, y))
@@ -304,7 +304,7 @@ def test_mnist_is_fetched_whole(tmp_path, monkeypatch):
 
 
 def cifar_batches(n: int = 3) -> dict[str, bytes]:
-    "Binary batches of n pictures each."
+    "Binary batches of n images each."
     rows = {
         name: noise(i, n, 3073)
         for i, name in enumerate(
@@ -470,14 +470,14 @@ def test_mistakes_are_refused(options, words):
     said(lambda: load_images(**options), *words)
 
 
-# One picture
+# One image
 
 WANT = np.zeros((8, 8), np.uint8)
 WANT[:, 4:] = 255
 
 
 def kinds() -> dict[str, tuple]:
-    """Each kind of file, as (picture, format, options): all show black on the left and
+    """Each kind of file, as (image, format, options): all show black on the left and
     white on the right."""
     grey, turned = Image.fromarray(WANT), Image.Exif()
     turned[0x0112] = 6
@@ -528,7 +528,7 @@ def kinds() -> dict[str, tuple]:
 def test_each_kind_of_file_arrives_as_it_looks(tmp_path, name, channels):
     im, format, options = kinds()[name]
     im.save(tmp_path / f"x.{KINDS[format]}", format, **options)
-    x = read_picture(tmp_path / f"x.{KINDS[format]}", channels=channels)
+    x = read_image(tmp_path / f"x.{KINDS[format]}", channels=channels)
     assert (
         x.shape == (channels, 8, 8)
         and x.dtype == torch.uint8
@@ -541,7 +541,7 @@ def test_all_shades_of_sixteen_bits(tmp_path):
     put(tmp_path / "x.png", np.arange(65536, dtype=np.uint16).reshape(256, 256))
     exact = torch.arange(65536).double() / 257
     assert (
-        read_picture(tmp_path / "x.png", channels=1).flatten().double() - exact
+        read_image(tmp_path / "x.png", channels=1).flatten().double() - exact
     ).abs().max() <= 0.5
 
 
@@ -556,7 +556,7 @@ def test_all_shades_of_sixteen_bits(tmp_path):
             "16 bits",
         ),
         (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_text("not a picture"), "format is not known"),
+        (lambda path: path.write_text("not an image"), "format is not known"),
         (
             lambda path: Image.new("RGB", (4, 4)).save(path, "EPS"),
             "format is not known",
@@ -568,11 +568,11 @@ def test_all_shades_of_sixteen_bits(tmp_path):
     ],
     ids="float deep empty text eps folder link pipe missing".split(),
 )
-def test_what_is_no_picture_is_refused_by_name(tmp_path, make, words):
+def test_what_is_no_image_is_refused_by_name(tmp_path, make, words):
     make(tmp_path / "x.tiff")
     said(
-        lambda: read_picture(tmp_path / "x.tiff"),
-        f"{tmp_path / 'x.tiff'} cannot be read as a picture",
+        lambda: read_image(tmp_path / "x.tiff"),
+        f"{tmp_path / 'x.tiff'} cannot be read as an image",
         words,
     )
 
@@ -581,15 +581,15 @@ def test_the_middle_square(tmp_path):
     pixels = noise(0, 9, 20, 3)
     path = put(tmp_path / "x.png", pixels)
     assert np.array_equal(
-        read_picture(path).permute(1, 2, 0), pixels
-    ) and np.array_equal(read_picture(path, 9).permute(1, 2, 0), pixels[:, 5:14])
-    mean = read_picture(
+        read_image(path).permute(1, 2, 0), pixels
+    ) and np.array_equal(read_image(path, 9).permute(1, 2, 0), pixels[:, 5:14])
+    mean = read_image(
         put(tmp_path / "even.png", np.tile(np.uint8([0, 255]), (64, 32))), 16, 1
     )
     assert mean.float().mean().sub(127.5).abs() < 1 and mean.float().std() < 10, (
         "fine stripes fade"
     )
-    assert read_picture(path, 33).shape == (3, 33, 33)
+    assert read_image(path, 33).shape == (3, 33, 33)
 
 
 @given(
@@ -598,7 +598,7 @@ def test_the_middle_square(tmp_path):
     st.integers(1, 20) | st.none(),
     st.sampled_from([None, Fraction(148, 178), Fraction(1), Fraction(1, 3)]),
 )
-def test_a_square_of_any_picture(width, height, size, share):
+def test_a_square_of_any_image(width, height, size, share):
     square = files._square(Image.new("L", (width, height), 7), size, share)
     if share is None and size is None:
         assert square.size == (width, height)
@@ -609,13 +609,13 @@ def test_a_square_of_any_picture(width, height, size, share):
 
 
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
-    pictures(tmp_path, "a.png", "b.png", "c.png", shape=(5, 5))
+    images(tmp_path, "a.png", "b.png", "c.png", shape=(5, 5))
     for name, side in (("warned of.png", 12), ("refused.png", 20)):
         put(tmp_path / name, noise(0, side, side))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for name in ("warned of.png", "refused.png"):
         said(
-            lambda: read_picture(tmp_path / name),
+            lambda: read_image(tmp_path / name),
             name,
             "100 pixels",
             "MAX_IMAGE_PIXELS",
@@ -636,7 +636,7 @@ DEEP = ("b.png", "a/z.png", "a/B.JPG".lower(), "a b/c/d.gif", "a.bmp", "a-1.webp
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_folder_and_its_zip_are_the_same(tmp_path, stream):
-    folder = pictures(tmp_path / "photos", *DEEP)
+    folder = images(tmp_path / "photos", *DEEP)
     for name in (".hidden.png", ".cache/x.png", "__MACOSX/._b.png", "notes.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("nothing")
@@ -657,7 +657,7 @@ def test_a_folder_and_its_zip_are_the_same(tmp_path, stream):
     assert (
         all(
             torch.equal(
-                data[0].pixels(torch.tensor([i]))[0], read_picture(folder / name, 6)
+                data[0].pixels(torch.tensor([i]))[0], read_image(folder / name, 6)
             )
             for i, name in enumerate(in_order)
         )
@@ -683,7 +683,7 @@ def test_a_folder_and_its_zip_are_the_same(tmp_path, stream):
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_folders_at_the_top_are_classes(tmp_path, names, labels, classes, stream):
-    folder = pictures(tmp_path / "x", *names)
+    folder = images(tmp_path / "x", *names)
     for source in (folder, packed(folder, tmp_path / "x.zip")):
         data = load_images(source, image_size=6, stream=stream)
         assert (
@@ -735,13 +735,13 @@ def test_zips_that_cannot_be_used(tmp_path):
     said(
         lambda: load_images(zipped(tmp_path / "empty.zip", {})),
         "empty.zip",
-        "no pictures",
+        "no images",
     )
     nested = zipped(
         tmp_path / "nested.zip",
         {"in.zip": zipped(tmp_path / "in.zip", {"x.png": encoded()}).read_bytes()},
     )
-    said(lambda: load_images(nested), "nested.zip", "no pictures", "zips within a zip")
+    said(lambda: load_images(nested), "nested.zip", "no images", "zips within a zip")
     (tmp_path / "page.zip").write_text("<html>quota exceeded</html>")
     said(lambda: load_images(tmp_path / "page.zip"), "page.zip", "not a zip")
     (tmp_path / "cut.zip").write_bytes(
@@ -811,7 +811,7 @@ def test_a_damaged_member_of_a_zip_is_noticed_by_its_checksum(tmp_path):
 
 
 def test_a_folder_that_must_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
-    folder, scandir = pictures(tmp_path / "x", "a/1.png", "b/1.png"), os.scandir
+    folder, scandir = images(tmp_path / "x", "a/1.png", "b/1.png"), os.scandir
 
     def refuse(path):
         if str(path).endswith("b"):
@@ -822,7 +822,7 @@ def test_a_folder_that_must_not_be_read_is_not_passed_over(tmp_path, monkeypatch
     said(lambda: load_images(folder), str(folder / "b"), "Permission denied")
 
 
-def test_pictures_of_different_sizes(tmp_path):
+def test_images_of_different_sizes(tmp_path):
     put(tmp_path / "a.png", noise(0, 4, 6, 3))
     put(tmp_path / "b.png", noise(0, 6, 4, 3))
     said(lambda: load_images(tmp_path), "a.png is 6x4", "b.png is 4x6", "image_size")
@@ -830,14 +830,14 @@ def test_pictures_of_different_sizes(tmp_path):
     (tmp_path / "b.png").unlink()
     assert load_images(tmp_path).shape == (1, 3, 4, 6)
     said(lambda: load_images(tmp_path, split="test"), "no test split")
-    said(lambda: load_images(pictures(tmp_path / "none")), "none")
+    said(lambda: load_images(images(tmp_path / "none")), "none")
 
 
-# Broken pictures
+# Broken images
 
 
 def spoilt(folder: Path, n: int, bad: int) -> Path:
-    "n pictures, the first `bad` of which are empty files."
+    "n images, the first `bad` of which are empty files."
     folder.mkdir()
     for i in range(n):
         (folder / f"{i:04}.png").write_bytes(b"" if i < bad else encoded(side=2))
@@ -874,7 +874,7 @@ def test_how_many_may_be_broken(tmp_path, n, bad, broken, allowed, stream):
         sentence = said(load, "cannot be read", "0000.png", "empty")
         assert (
             n == 1
-            or f"of the {n} pictures" in sentence
+            or f"of the {n} images" in sentence
             and "at least " in sentence
             and "broken" in sentence
         )
@@ -884,7 +884,7 @@ def test_how_many_may_be_broken(tmp_path, n, bad, broken, allowed, stream):
     assert (
         len(data) == n - bad
         and len(caught) == 1
-        and str(caught[0].message).startswith(f"{bad} of the {n} pictures in {folder}")
+        and str(caught[0].message).startswith(f"{bad} of the {n} images in {folder}")
     )
     assert ("0009.png, ..." in str(caught[0].message)) == (
         bad > 10
@@ -903,7 +903,7 @@ def test_reading_that_is_given_up_leaves_no_thread_behind():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_those_that_are_left_keep_their_classes(tmp_path, stream):
-    folder = pictures(
+    folder = images(
         tmp_path / "x", *(f"{c}/{i}.png" for c in "abc" for i in range(4))
     )
     for name in ("a/1.png", "b/0.png", "c/3.png"):
@@ -915,12 +915,12 @@ def test_those_that_are_left_keep_their_classes(tmp_path, stream):
     assert (
         data.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
         and data.names == ("a", "b", "c")
-        and torch.equal(data[3].images[0], read_picture(folder / "b/1.png"))
+        and torch.equal(data[3].images[0], read_image(folder / "b/1.png"))
     )
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
+def test_a_image_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
     members = {f"{i}.png": encoded(seed=i, side=30) for i in range(3)} | {
         "cut.png": encoded(side=30)[:900]
     }
@@ -938,7 +938,7 @@ def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
             data, batch_size=None, sampler=[torch.tensor([3])], num_workers=1
         )
     )
-    with pytest.raises(ValueError, match=r"cut.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"cut.png cannot be read as an image"):
         next(batches)
     assert list(batches) == [], "its worker is done"
     if not pack:
@@ -950,7 +950,7 @@ def test_a_picture_that_turns_out_broken_on_disk_is_named(tmp_path, pack):
 
 
 def test_a_folder_by_itself_is_what_load_images_makes_of_it(tmp_path):
-    folder = pictures(tmp_path / "mine", "a/0.png", "b/1.png", "b/2.png")
+    folder = images(tmp_path / "mine", "a/0.png", "b/1.png", "b/2.png")
     for place in (folder, packed(folder, tmp_path / "packed.zip")):
         ours, theirs = (
             load_folder(place, 4, 1),
@@ -967,7 +967,7 @@ def test_a_folder_by_itself_is_what_load_images_makes_of_it(tmp_path):
 
 
 def test_the_size_decides_between_memory_and_disk(tmp_path, monkeypatch):
-    folder = pictures(tmp_path / "x", *(f"{i}.png" for i in range(4)))
+    folder = images(tmp_path / "x", *(f"{i}.png" for i in range(4)))
     monkeypatch.setattr(files, "IN_MEMORY", 4 * 3 * 6 * 6)
     assert (
         isinstance(load_images(folder), ImageData)
@@ -1063,7 +1063,7 @@ def test_a_zip_that_is_replaced_is_read_anew(tmp_path):
 
 def test_a_fingerprint_of_files_tells_sets_apart(tmp_path):
     def mark(*names, add=b"", flip=False, size=6, **options):
-        folder = pictures(tmp_path / str(mark.n), *names)
+        folder = images(tmp_path / str(mark.n), *names)
         mark.n += 1
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes() + add)
         source = packed(folder, folder.with_suffix(".zip")) if flip else folder
@@ -1125,7 +1125,7 @@ ORIGINAL, HALF, NAMES = (178, 218), (89, 109), ("Eyeglasses", "Male", "Smiling")
 
 
 def ramp(width: int, height: int, i: int = 0) -> np.ndarray:
-    "Red tells the horizontal position, green the vertical one, blue the photograph."
+    "Red tells the horizontal position, green the vertical one, blue the image."
     across, down = np.meshgrid(
         (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     )
@@ -1530,7 +1530,7 @@ def damaged(number: int, root: Path) -> str:
             try:
                 data.pixels(torch.arange(len(data)))
             except ValueError as problem:
-                assert "cannot be read as a picture" in str(problem)
+                assert "cannot be read as an image" in str(problem)
     assert (
         all("cannot be read, and they are left out" in str(w.message) for w in caught)
         and len(caught) <= 1
@@ -1555,3 +1555,165 @@ def test_many_damaged_files_are_read_or_refused(tmp_path, capfd):
     results = all_damaged(range(100, 1300), tmp_path)
     assert sum(results.values()) == 1200 and min(results.values()) >= 60, results
     assert capfd.readouterr().err == ""
+
+
+# What public bug reports found
+
+
+def refuse(url):
+    raise urllib.error.URLError("no network")
+
+
+def counted(source: Path, *words: str) -> ImageData:
+    "A folder or zip that is read with one warning, of files that are not."
+    with pytest.warns(UserWarning) as caught:
+        data = load_images(source)
+    assert len(caught) == 1 and all(word in str(caught[0].message) for word in words)
+    return data
+
+
+def test_files_with_other_endings_are_counted(tmp_path):
+    folder = images(tmp_path / "mine", "a.png", "b.png")
+    for name in ("c.HEIC", "d.heic", "e.jxl", "no ending", ".hidden", "labels.csv"):
+        (folder / name).write_bytes(b"something")
+    words = ("1 .HEIC", "1 .heic", "1 .jxl", "1 without one", "pillow-heif")
+    for source in (folder, packed(folder, tmp_path / "mine.zip")):
+        assert len(counted(source, str(source), *words)) == 2
+    for name in ("a.png", "b.png"):
+        (folder / name).unlink()
+    said(lambda: load_images(folder), "no images", "1 .HEIC", "pillow-heif")
+
+
+def test_notes_beside_images_are_expected(tmp_path):
+    folder = images(tmp_path / "mine", "a.png")
+    for name in ("labels.csv", "README.md", "LICENSE.txt", "Thumbs.db", "info.json"):
+        (folder / name).write_text("a note")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_images(folder)) == 1
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JFIF"])
+def test_other_endings_of_jpeg(tmp_path, ending):
+    put(tmp_path / "x" / f"a{ending}", noise(0, 6, 6, 3), format="JPEG")
+    assert load_images(tmp_path / "x").shape == (1, 3, 6, 6)
+
+
+@pytest.mark.skipif("AVIF" not in files._formats(), reason="Pillow reads no AVIF here")
+def test_avif_by_any_name(tmp_path):
+    for name in ("a.avif", "b.png"):
+        put(tmp_path / "x" / name, np.full((16, 16, 3), 200, np.uint8), format="AVIF")
+    data = load_images(tmp_path / "x")
+    assert data.shape == (2, 3, 16, 16) and (data.images.int() - 200).abs().max() <= 3
+
+
+def test_avif_where_pillow_cannot_read_it(tmp_path, monkeypatch):
+    folder = images(tmp_path / "x", "a.png")
+    (folder / "b.avif").write_bytes(b"something")
+    monkeypatch.setattr(files, "_formats", lambda: files._FORMATS)
+    assert len(counted(folder, "1 .avif", "Pillow 11.3")) == 1
+
+
+def test_a_dot_in_a_zip_means_here(tmp_path):
+    members = ("./cat/a.png", "././cat/b.png", "./dog/a.png", "dog/./b.png")
+    path = zipped(
+        tmp_path / "dots.zip", {name: encoded(seed=i) for i, name in enumerate(members)}
+    )
+    data = load_images(path)
+    assert data.names == ("cat", "dog") and data.labels.tolist() == [0, 0, 1, 1]
+    assert same(load_images(path, stream=True, image_size=6), data)
+    twice = zipped(tmp_path / "twice.zip", {"a.png": encoded(), "./a.png": encoded()})
+    said(lambda: load_images(twice), "two members", "a.png")
+
+
+@pytest.mark.parametrize("mark", ["schedule.json", "log.jsonl", "checkpoints"])
+def test_a_run_folder_is_no_data(tmp_path, mark):
+    folder = images(tmp_path / "run", "samples.png")
+    (folder / "config.json").write_text("{}")
+    assert len(load_images(folder)) == 1
+    (folder / mark).mkdir()
+    said(lambda: load_images(folder), str(folder), "training", "config.json", mark)
+
+
+@pytest.mark.parametrize(
+    "place, inside",
+    [
+        ("MNIST/raw", "MNIST/raw"),
+        ("MNIST/raw", "MNIST"),
+        ("MNIST/raw", "MNIST/raw/../raw"),
+        ("mnist/raw", "mnist"),
+        ("MNIST", ""),
+        ("MNIST", "MNIST"),
+    ],
+)
+def test_a_data_folder_that_leads_into_mnist(tmp_path, monkeypatch, place, inside):
+    pixels = idx_set(tmp_path / "some")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / "some/raw").rename(tmp_path / place)
+    with network(monkeypatch, refuse) as asked:
+        data = load_images("mnist", tmp_path / inside)
+    assert np.array_equal(data.images[:, 0], pixels) and not asked
+
+
+@pytest.mark.parametrize("place", ["", "raw"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_files_that_two_sets_have_are_not_guessed_at(tmp_path, place, name):
+    idx_set(tmp_path / "some")
+    root = tmp_path / "some" / place
+    said(lambda: load_images(name, root), "MNIST", "FashionMNIST", "alike")
+
+
+def test_fashion_is_not_taken_from_mnist(tmp_path, monkeypatch):
+    idx_set(tmp_path / "MNIST")
+    said(lambda: load_images("fashion-mnist", tmp_path / "MNIST/raw"), "alike")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+def test_a_failed_fetch_leaves_nothing_behind(tmp_path, monkeypatch, name):
+    with network(monkeypatch, refuse), pytest.raises(ConnectionError):
+        load_images(name, tmp_path / "no" / "where")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("inside", ["", "MNIST", "MNIST/raw"])
+def test_the_files_that_are_missing_are_named(tmp_path, monkeypatch, inside):
+    idx_set(tmp_path / "MNIST")
+    (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").unlink()
+    there = sorted(path.name for path in (tmp_path / "MNIST/raw").iterdir())
+    with network(monkeypatch, refuse), pytest.raises(ConnectionError) as failure:
+        load_images("mnist", tmp_path / inside, split="test")
+    four = [
+        f"{start}-{kind}-ubyte.gz"
+        for start in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    ]
+    for name in four:
+        assert (name in str(failure.value)) == (name not in there)
+    assert f"{tmp_path / 'MNIST/raw'}," in str(failure.value)
+    assert there == sorted(path.name for path in (tmp_path / "MNIST/raw").iterdir())
+
+
+@pytest.mark.parametrize("inside", ["", "cifar-10-batches-bin"])
+def test_a_data_folder_that_leads_into_cifar10(tmp_path, inside):
+    assert len(load_images("cifar10", cifar_folder(tmp_path) / inside)) == 15
+
+
+@pytest.mark.parametrize("inside", ["", "celeba", "celeba/img_align_celeba"])
+def test_a_data_folder_that_leads_into_celeba(tmp_path, inside):
+    celeba(tmp_path, range(1, 5))
+    assert load_images("celeba", tmp_path / inside, image_size=16).name == "celeba"
+
+
+def test_kaggles_lists_of_celeba(tmp_path):
+    celeba(tmp_path, range(1, 8), parts={n: n % 3 for n in range(1, 8)})
+    options = dict(image_size=16, attributes=("Smiling", "Eyeglasses"))
+    want = load_images("celeba", tmp_path, **options)
+    for path in sorted((tmp_path / "celeba").glob("list_*.txt")):
+        lines = [",".join(line.split()) for line in path.read_text().splitlines()]
+        if "attr" in path.name:
+            lines = ["image_id," + lines[1], *lines[2:]]
+        else:
+            lines = ["image_id,partition", *lines]
+        path.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+        path.unlink()
+    assert same(load_images("celeba", tmp_path, **options), want)

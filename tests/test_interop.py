@@ -12,7 +12,7 @@ from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, DynamicThreshold, UNet
 from ddpm_lit import UNetConfig
 from ddpm_lit import cosine_schedule, from_diffusers, linear_schedule, sample
 from ddpm_lit import sampler_from_diffusers, to_diffusers, zero_terminal_snr
-from ddpm_lit.interop import _ours, _shape
+from ddpm_lit.diffusers_exchange import _ours, _shape
 from ddpm_lit.runs import Run
 from ddpm_lit.unet import PRESETS
 

@@ -14,22 +14,16 @@ from ddpm_lit.runs import Run
 from ddpm_lit.forward import keyed_generator
 
 
-class Oracle(GaussianMixtureOracle):
-    "Looks like a network to `Run`."
-    def to(self, device): return self
-
-
 class Blind:
     "Always says x̂_0 = 5, and remembers what it was told."
     def __init__(self): self.seen = []
-    def to(self, device): return self
     def __call__(self, x, t, *y):
         self.seen.append((x, t, *y))
         return torch.full_like(x, 5.0)
 
 
 SCHEDULE = linear_schedule(30, 1e-3, 0.3)
-ORACLE = Oracle(SCHEDULE, [1.0, 3.0], torch.tensor([0.5, -0.6]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2), [0.1, 0.02])
+ORACLE = GaussianMixtureOracle(SCHEDULE, [1.0, 3.0], torch.tensor([0.5, -0.6]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2), [0.1, 0.02])
 RUN = Run(ORACLE, SCHEDULE, EPS, None, {})
 DATA = ORACLE.sample(7, torch.Generator().manual_seed(0))
 
@@ -76,6 +70,21 @@ def test_a_range_clips_and_a_threshold_does_not(clip, says):
     "L_{t−1} = ½ (SNR(t−1) − SNR(t)) ‖x_0 − x̂_0‖² shows which x̂_0 was meant."
     snr, error = SCHEDULE.snr, (DATA - says).square().mean()
     torch.testing.assert_close(bits_per_dim(blind(clip), DATA, None).curve, 0.5 * (snr[1:-1] - snr[2:]) * error / math.log(2), rtol=1e-8, atol=1e-12)
+
+
+def test_the_network_stays_where_it_is():
+    "The values of the meta device are missing, and only the mean at the end asks for them."
+    seen = []
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2, 2))
+        def forward(self, x, t):
+            seen.append({x.device.type, t.device.type, self.weight.device.type})
+            return x * self.weight
+    run = Run(Net(), SCHEDULE, X0, (-1, 1), {})
+    with pytest.raises(NotImplementedError, match="meta"): bits_per_dim(run, DATA.float(), None, batch=4, device="meta")
+    assert seen == [{"meta"}] * 2 * SCHEDULE.T and run.model.weight.device.type == "cpu"
 
 
 def test_levels_are_counted_or_refused():

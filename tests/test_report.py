@@ -1,11 +1,14 @@
 "The report on a run: what is asked, what is compared with what, and models whose truth is known."
+import inspect
+
 import pytest
 import torch
 
-from ddpm_lit.data import ImageData
+from ddpm_lit import report
+from ddpm_lit.images import ImageData
 from ddpm_lit.ddim import DDIM
 from ddpm_lit.evaluate import nearest_distances
-from ddpm_lit.sets import load_images
+from ddpm_lit.datasets import load_images
 from ddpm_lit.prediction import V
 from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like, sampled, table
 from ddpm_lit.runs import Run, load_pretrained
@@ -141,3 +144,21 @@ def test_inception_sees_pictures_of_any_size(monkeypatch):
     judge, facts = judge_for(ImageData(torch.zeros(9, 3, 8, 8, dtype=torch.uint8), name="art"), name="inception")
     found = judge.features(x)
     assert isinstance(judge, Inception) and facts == {"name": "inception"} and found.shape == (2, 2048) and found.isfinite().all() and (found[0] != found[1]).any()
+
+
+def test_all_of_it_runs_on_the_device(digits, monkeypatch):
+    "Every part is given the same device, here a CPU with a number."
+    seen, parts = {}, ("draw", "features", "accuracy", "classifier_accuracy", "bits_per_dim", "judge_for", "fit_classifier")
+
+    def spied(name):
+        measured = getattr(report, name)
+        def call(*args, **options):
+            given = inspect.signature(measured).bind(*args, **options).arguments
+            seen.setdefault(name, set()).add(str(given.get("device")))
+            return measured(*args, **options)
+        monkeypatch.setattr(report, name, call)
+
+    for name in parts: spied(name)
+    train, test = (ImageData(data.images[:60], data.labels[:60], levels=17, name="plain") for data in digits)
+    evaluate_run(small_run(num_classes=10), train, test, n=20, sampler=DDIM(2), bits=1, cas=True, device="cpu:0")
+    assert seen == dict.fromkeys(parts, {"cpu:0"})

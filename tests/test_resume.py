@@ -10,7 +10,7 @@ from book import ROOT
 from small import DATA, PICTURES, SCHEDULE, SMALL, network, run, same, trainer
 
 from ddpm_lit import TrainConfig, Trainer, load_images, save_image
-from ddpm_lit.runs import read_tensors
+from ddpm_lit.storage import read_tensors
 
 
 def test_stopped_and_continued_is_the_same_to_the_last_bit(tmp_path):

@@ -15,7 +15,8 @@ from strategies import images
 from ddpm_lit import EPS, V, DynamicThreshold, UNet, UNetConfig, linear_schedule
 from ddpm_lit import Run, load_pretrained
 from ddpm_lit.runs import append_log, checkpoints, read_checkpoint, read_log
-from ddpm_lit.runs import read_tensors, trim_log, write_checkpoint, write_tensors
+from ddpm_lit.runs import trim_log, write_checkpoint
+from ddpm_lit.storage import read_tensors, write_tensors
 
 SCHEDULE = linear_schedule(20, 1e-3, 0.3)
 

@@ -15,7 +15,8 @@ from ddpm_lit import V, cosine_schedule, linear_schedule, load_model, load_pretr
 from ddpm_lit import start_from, to_diffusers
 from ddpm_lit.cli import main
 from ddpm_lit.flags import parse_train
-from ddpm_lit.runs import Run, read_log, read_tensors
+from ddpm_lit.runs import Run, read_log
+from ddpm_lit.storage import read_tensors
 from ddpm_lit.terminal import UsageError
 
 KINDS = {

@@ -1,13 +1,21 @@
 "Training: the average of the weights, rates and weights of the times, precision, what is drawn, what is refused."
 import math
+import re
 
 import pytest
 import torch
 from small import DATA, PICTURES, SCHEDULE, SMALL, network, run, trainer, weights
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm_lit import EPS, V, X0, ImageData, NoiseSchedule, TrainConfig, Trainer, cosine_schedule, min_snr_weight, vlb_weight, zero_terminal_snr
 from ddpm_lit.runs import read_checkpoint
-from ddpm_lit.train import auto_precision, ema_decay, learning_rate, time_weight
+from ddpm_lit.train import _Clock, _draw, auto_precision, batch_indices, ema_decay, learning_rate, time_weight
+
+
+def drawn(training: Trainer) -> tuple:
+    "What the first step is trained on."
+    raw = next(training.batches.stored(0))
+    return _draw(training.batches, 0, raw, training.schedule.T, getattr(training.model, "null", None), training.dtype)
 
 
 def test_the_average_is_the_closed_form():
@@ -51,7 +59,7 @@ def test_the_cut_and_the_mirror():
     "Every window of an image occurs, mirrored and not, and nothing else."
     picture = ImageData(torch.arange(9, dtype=torch.uint8).reshape(1, 1, 3, 3))
     training = Trainer(network(), SCHEDULE, picture, TrainConfig(**SMALL | dict(batch_size=400, flip=True, crop=1)), device="cpu")
-    x0, *_ = training._draw(next(training._images()))
+    x0, *_ = drawn(training)
     seen = {tuple(image.flatten().tolist()) for image in ((x0 * 255 + 255) / 2).round().int()}
     windows = picture.images[0, 0].unfold(0, 2, 1).unfold(1, 2, 1).reshape(4, 2, 2)
     assert seen == {tuple(w.flatten().tolist()) for w in (*windows, *windows.flip(-1))}
@@ -61,8 +69,8 @@ def test_labels_and_contexts_are_dropped_each_for_itself():
     contexts = torch.rand(30, 2, generator=torch.Generator().manual_seed(0))
     for options, data, none in ((dict(num_classes=3), PICTURES, lambda y: y == 3), (dict(context_dim=2), ImageData(PICTURES.images, contexts=contexts), lambda y: y.isnan().all(1))):
         training = Trainer(network(**options), SCHEDULE, data, TrainConfig(**SMALL | dict(batch_size=1000, label_drop=0.3, crop=2)), device="cpu")
-        _, y, *_ = training._draw(next(training._images()))
-        rows = training._rows(0)
+        _, y, *_ = drawn(training)
+        rows = training.batches.rows(0, "cpu")
         assert 0.25 < none(y).float().mean() < 0.35 and torch.equal(y[~none(y)], training.y[rows][~none(y)])
         assert run(training, 2)
 
@@ -149,6 +157,128 @@ def test_a_checkpoint_with_parts_missing_is_refused(tmp_path):
         with pytest.raises(ValueError, match="no checkpoint that can be read"): Trainer.restore(tmp_path, network(), SCHEDULE, DATA, device="cpu")
 
 
+# On a GPU, as far as that can be tried without one (test_gpu.py has the rest)
+
+
+class Queue:
+    "A device that works behind a program that runs ahead: the times of both, in seconds."
+
+    def __init__(self):
+        self.program = self.device = 0.0
+
+    def work(self, queueing: float, taking: float) -> None:
+        self.program += queueing
+        self.device = max(self.device, self.program) + taking
+
+    def Event(self, enable_timing: bool):
+        queue = self
+
+        class Mark:
+            def record(self, stream):
+                self.time = queue.device = max(queue.device, queue.program)
+
+            def query(self) -> bool:
+                return self.time <= queue.program
+
+            def synchronize(self) -> None:
+                queue.program = max(queue.program, self.time)
+
+            def elapsed_time(self, other) -> float:
+                return 1000 * (other.time - self.time)
+
+        return Mark()
+
+
+@pytest.mark.parametrize(
+    "loading, seconds, waited", [(0.001, 3.006, 0.001), (0.2, 6.25, 3.1)]
+)
+def test_the_clock_of_a_device_that_is_behind(monkeypatch, loading, seconds, waited):
+    "Steps are queued in 5 ms and take 100; images that come in time cost nothing."
+    queue = Queue()
+    monkeypatch.setattr(torch.cuda, "Event", queue.Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    clock = _Clock(torch.device("cuda"))
+    for n in range(30):
+        began = clock.mark()
+        queue.program += loading
+        fed = clock.mark()
+        queue.work(0.005, 0.1)
+        clock.add(began, fed, clock.mark())
+        assert clock.seconds <= queue.program + 1e-9
+    assert clock.steps < 30
+    clock.settle()
+    assert clock.steps == 30 and queue.program == pytest.approx(queue.device)
+    assert (clock.seconds, clock.waited) == pytest.approx((seconds, waited))
+
+
+class Hungry(torch.nn.Module):
+    "Finds no memory for more than `images` at a time."
+
+    def __init__(self, images: int):
+        super().__init__()
+        self.images = images
+        self.factor = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, t):
+        if len(x) > self.images:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return self.factor * x
+
+
+def hungry(images: int, batch_size: int, accumulate: int) -> Trainer:
+    config = TrainConfig(**SMALL | dict(batch_size=batch_size, accumulate=accumulate))
+    return Trainer(Hungry(images), SCHEDULE, DATA, config, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "batch, parts, images, says",
+    [
+        (8, 1, 4, "got 8: 8 images at a time do .* batch_size = 4, .* accumulate = 2"),
+        (12, 2, 4, "got 12: 6 images at a time .* batch_size = 6, .* accumulate = 4"),
+        (15, 3, 2, "got 15: 5 images at a time .* batch_size = 6, .* accumulate = 15"),
+        (4, 4, 0, "got 4: the network and a single image do not fit .* a smaller"),
+    ],
+)
+def test_too_large_a_batch_is_one_sentence(batch, parts, images, says):
+    training = hungry(images, batch, parts)
+    with pytest.raises(ValueError, match="^batch_size must be smaller, " + says) as e:
+        run(training)
+    assert e.value.__suppress_context__ and training.step == 0
+    assert not torch.is_autocast_enabled("cpu")
+    if images:  # what is proposed fits
+        number = lambda name: int(re.search(rf"{name} = (\d+)", str(e.value))[1])
+        assert run(hungry(images, number("batch_size"), parts))
+        assert run(hungry(images, batch, number("accumulate")))
+
+
+class Casts(TorchDispatchMode):
+    "Notes which weights are cast to another type."
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if op is torch.ops.aten._to_copy.default and args[0].is_leaf:
+            self.shapes += [args[0].shape] if args[0].requires_grad else []
+        return op(*args, **(kwargs or {}))
+
+
+def test_the_weights_are_cast_once_for_all_parts():
+    counts = []
+    for parts in (1, 4):
+        training = trainer(precision="bf16", accumulate=parts)
+        with Casts() as casts:
+            run(training, 1)
+        counts.append(len(casts.shapes))
+    assert counts[0] == counts[1] > 5
+
+
+def test_the_order_of_images_can_be_had_on_any_device():
+    assert batch_indices(3, 5, 8, 13, device="meta").shape == (8,)
+    assert batch_indices(3, 5, 8, 13).device.type == "cpu"
+
+
 @pytest.mark.parametrize("call, names", [
     (lambda: TrainConfig(steps=0), ["steps", "0", "1"]),
     (lambda: TrainConfig(lr=0), ["lr", "0", "(0, 1)"]),
@@ -156,6 +286,7 @@ def test_a_checkpoint_with_parts_missing_is_refused(tmp_path):
     (lambda: TrainConfig(precision="fp8"), ["precision", "fp8", "bf16"]),
     (lambda: TrainConfig(accumulate=0), ["accumulate", "0", "1"]), (lambda: TrainConfig(keep=0), ["keep", "0", "1"]), (lambda: TrainConfig(crop=-1), ["crop", "-1", "0"]),
     (lambda: TrainConfig(workers=1.5), ["workers", "1.5"]), (lambda: TrainConfig(weighting="snr5"), ["weighting", "snr5", "min-snr", "vlb"]), (lambda: TrainConfig(compile="yes"), ["compile", "yes"]),
+    (lambda: TrainConfig(compile_mode="quick"), ["compile_mode", "quick", "reduce-overhead"]),
     (lambda: Trainer(network(), SCHEDULE, 2 * DATA.abs() + 0.5), ["data", "-1", "1"]),
     (lambda: Trainer(network(), SCHEDULE, torch.zeros(3, 1, 4, 4, dtype=torch.uint8)), ["data", "uint8"]),
     (lambda: Trainer(network(), NoiseSchedule([1.0, 0.5, 0.0]), DATA), ["param", "V", "X0"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ddpm_lit import ImageData, TrainConfig, Trainer, UNet, UNetConfig, linear_schedule
-from ddpm_lit.runs import write_tensors
+from ddpm_lit.storage import write_tensors
 
 
 def trained(accumulate: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:

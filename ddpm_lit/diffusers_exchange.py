@@ -6,8 +6,7 @@
 __all__ = ['sampler_from_diffusers', 'from_diffusers', 'to_diffusers']
 
 # %% ../nbs/4_training/04_diffusers.ipynb #6bd3228a
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,57 +14,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import atomic_write
 from .ddim import DDIM
 from .ddpm import DDPM, time_steps
-from .prediction import EPS, V, X0, DynamicThreshold, Parameterization
+from .prediction import EPS, V, X0, Clip, DynamicThreshold, Parameterization
 from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from .schedule import scaled_linear_schedule, zero_terminal_snr
+from .storage import read_json, read_tensors, require, write_json, write_tensors
 from .unet import UNet, UNetConfig
 
 # %% ../nbs/4_training/04_diffusers.ipynb #b3717962
 def _names(c: UNetConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(our module, theirs; three of theirs where ours joins them), in the order of the
     forward pass."""
-    yield from [
-        ("conv_in", ("conv_in",)),
-        ("time.0", ("time_embedding.linear_1",)),
-        ("time.2", ("time_embedding.linear_2",)),
-    ]
+    yield "conv_in", ("conv_in",)
+    yield "time.0", ("time_embedding.linear_1",)
+    yield "time.2", ("time_embedding.linear_2",)
     if c.num_classes is not None:
         yield "label", ("class_embedding",)
     depth = len(c.widths)
-    yield from _way(
-        "down", range(depth), c, c.blocks, c.widths[:1] + c.widths[:-1], "downsamplers"
-    )
+    before = c.widths[:1] + c.widths[:-1]
+    yield from _way("down", range(depth), c, c.blocks, before, "downsamplers")
     for i in (0, 1):
         yield from _block(f"middle.{i}", f"mid_block.resnets.{i}", False)
     yield from _attention("middle.0", "mid_block.attentions.0")
     yield from _way("up", reversed(range(depth)), c, c.blocks + 1, None, "upsamplers")
-    yield from [("norm_out", ("conv_norm_out",)), ("conv_out", ("conv_out",))]
+    yield "norm_out", ("conv_norm_out",)
+    yield "conv_out", ("conv_out",)
 
-
+# %% ../nbs/4_training/04_diffusers.ipynb #e8eaf1ab
 def _way(
     side: str,
-    levels,
+    levels: Iterable[int],
     c: UNetConfig,
     blocks: int,
     before: tuple[int, ...] | None,
     resampling: str,
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The layers of one way: for each level its blocks, then, but for the last, a
-    change of size."""
+    "The layers of one way."
     n = 0
     for i, level in enumerate(levels):
         for j in range(blocks):
             # going up, what was kept is added: always wider
             widens = before is None or (j == 0 and before[level] != c.widths[level])
-            yield from _block(f"{side}.{n}", f"{side}_blocks.{i}.resnets.{j}", widens)
+            theirs = f"{side}_blocks.{i}"
+            yield from _block(f"{side}.{n}", f"{theirs}.resnets.{j}", widens)
             if c.attends[level]:
-                yield from _attention(
-                    f"{side}.{n}", f"{side}_blocks.{i}.attentions.{j}"
-                )
+                yield from _attention(f"{side}.{n}", f"{theirs}.attentions.{j}")
             n += 1
         if i < len(c.widths) - 1:
             yield f"{side}.{n}", (f"{side}_blocks.{i}.{resampling}.0.conv",)
@@ -75,9 +70,8 @@ def _way(
 def _block(
     ours: str, theirs: str, widens: bool
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for part, name in dict(
-        norm1="norm1", conv1="conv1", time="time_emb_proj", norm2="norm2", conv2="conv2"
-    ).items():
+    for part in ("norm1", "conv1", "time", "norm2", "conv2"):
+        name = "time_emb_proj" if part == "time" else part
         yield f"{ours}.{part}", (f"{theirs}.{name}",)
     if widens:
         yield f"{ours}.shortcut", (f"{theirs}.conv_shortcut",)
@@ -90,7 +84,7 @@ def _attention(ours: str, theirs: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 # %% ../nbs/4_training/04_diffusers.ipynb #6dc545f8
 # what their settings must say: (allowed values, theirs where nothing is said)
-_DDPM_NETWORK = {
+_DDPM_NETWORK: dict[str, tuple[tuple[Any, ...], Any]] = {
     "center_input_sample": ((False,), False),
     "time_embedding_type": (("positional",), "positional"),
     "freq_shift": ((1,), 0),
@@ -106,31 +100,31 @@ _DDPM_NETWORK = {
     "class_embed_type": ((None,), None),
     "mid_block_type": (("UNetMidBlock2D",), "UNetMidBlock2D"),
 }
-
-
 _LEARNED = (
     "this network has learned variances, which are not supported; its mean alone would "
     "be another model"
 )
 
 
-def _shape(theirs: dict[str, Any]) -> UNetConfig:
-    """Our configuration of their network. ValueError naming the setting that no DDPM
-    U-Net has."""
+def _check_settings(theirs: dict[str, Any]) -> None:
+    "Refuse, by name, a setting that no DDPM U-Net has."
     for name, (allowed, default) in _DDPM_NETWORK.items():
-        if theirs.get(name, default) not in allowed:
-            raise ValueError(
-                f"{name} must be {' or '.join(map(repr, allowed))} in a DDPM "
-                f"U-Net, got {theirs.get(name, default)!r}"
-            )
-    widths, size, classes = (
-        theirs["block_out_channels"],
-        theirs["sample_size"],
-        theirs.get("num_class_embeds"),
-    )
+        value = theirs.get(name, default)
+        words = " or ".join(map(repr, allowed))
+        if value not in allowed:
+            raise ValueError(f"{name} must be {words} in a DDPM U-Net, got {value!r}")
+
+# %% ../nbs/4_training/04_diffusers.ipynb #4890776d
+def _shape(theirs: dict[str, Any]) -> UNetConfig:
+    """Our configuration of their network. Raises ValueError for one that is no DDPM
+    U-Net."""
+    _check_settings(theirs)
+    widths, size = theirs["block_out_channels"], theirs["sample_size"]
     _check_channels(theirs, widths, size)
     attends = [kind.startswith("Attn") for kind in theirs["down_block_types"]]
     _check_blocks(theirs, attends)
+    classes = theirs.get("num_class_embeds")
+    scaled = theirs.get("resnet_time_scale_shift") == "scale_shift"
     config = UNetConfig(
         image_size=size,
         in_channels=theirs["in_channels"],
@@ -140,136 +134,137 @@ def _shape(theirs: dict[str, Any]) -> UNetConfig:
         attention=(),
         dropout=theirs.get("dropout", 0.0),
         num_classes=classes and classes - 1,
-        conditioning="scale_shift"
-        if theirs.get("resnet_time_scale_shift") == "scale_shift"
-        else "add",
+        conditioning="scale_shift" if scaled else "add",
     )
-    if theirs.get("norm_num_groups", 32) != config.groups:
-        config = replace(config, norm_groups=theirs.get("norm_num_groups", 32))
-    # without it, their middle has no norm before its attention
-    middle = config.groups if config.conditioning == "scale_shift" else None
-    if theirs.get("attn_norm_num_groups") not in (middle, config.groups):
-        raise ValueError(
-            f"attn_norm_num_groups must be {middle} here, got "
-            f"{theirs.get('attn_norm_num_groups')}"
-        )
-    config = replace(
-        config, attention=tuple(n for n, yes in zip(config.sizes, attends) if yes)
-    )
+    config = _with_norms(config, theirs)
+    sizes = tuple(n for n, yes in zip(config.sizes, attends) if yes)
+    config = replace(config, attention=sizes)
     return replace(config, **_heads(config, theirs.get("attention_head_dim", 8)))
 
 
-def _heads(c: UNetConfig, head_dim: int | None) -> dict[str, int]:
-    """Their width of a head, None being all channels, as our number of heads; or as a
-    width, where it makes more heads at wider levels."""
+def _with_norms(config: UNetConfig, theirs: dict[str, Any]) -> UNetConfig:
+    groups = theirs.get("norm_num_groups", 32)
+    if groups != config.groups:
+        config = replace(config, norm_groups=groups)
+    # without it, their middle has no norm before its attention
+    middle = config.groups if config.conditioning == "scale_shift" else None
+    found = theirs.get("attn_norm_num_groups")
+    fit = found in (middle, config.groups)
+    require(fit, "attn_norm_num_groups", found, f"be {middle} here")
+    return config
+
+# %% ../nbs/4_training/04_diffusers.ipynb #5fceee37
+def _heads(c: UNetConfig, head_dim: int | None) -> dict[str, int | None]:
+    "Their width of a head, None being all channels, as our number or width of heads."
     for width in c.attention_widths:
-        if head_dim and width % head_dim:
-            raise ValueError(
-                f"attention_head_dim must divide the width {width} of each level "
-                f"with attention, got {head_dim}"
-            )
+        allowed = f"divide the width {width} of each level with attention"
+        fit = not head_dim or width % head_dim == 0
+        require(fit, "attention_head_dim", head_dim, allowed)
     heads = {
         1 if head_dim is None else width // head_dim for width in c.attention_widths
     }
     return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}
 
-
-def _check_channels(theirs: dict[str, Any], widths, size) -> None:
-    if theirs.get("out_channels") == 2 * theirs["in_channels"]:
+# %% ../nbs/4_training/04_diffusers.ipynb #2e577597
+def _check_channels(theirs: dict[str, Any], widths: Any, size: Any) -> None:
+    came, goes = theirs["in_channels"], theirs.get("out_channels")
+    if goes == 2 * came:
         raise ValueError(f"out_channels is twice in_channels: {_LEARNED}")
-    if theirs["in_channels"] != theirs.get("out_channels"):
-        raise ValueError(
-            f"out_channels must be in_channels, {theirs['in_channels']}, got "
-            f"{theirs.get('out_channels')}"
-        )
-    if not isinstance(size, int):
-        raise ValueError(f"sample_size must be one whole number, got {size!r}")
-    if theirs.get("time_embedding_dim") not in (None, 4 * widths[0]):
-        raise ValueError(
-            "time_embedding_dim must be four times the first width, "
-            f"{4 * widths[0]}, got {theirs['time_embedding_dim']}"
-        )
-    if widths[0] % theirs.get("norm_num_groups", 32):
-        raise ValueError(
-            f"norm_num_groups must divide the first width, {widths[0]}, got "
-            f"{theirs.get('norm_num_groups', 32)}"
-        )
-    if any(w % widths[0] for w in widths):
-        raise ValueError(
-            f"block_out_channels must be multiples of the first, got {list(widths)}"
-        )
+    require(goes == came, "out_channels", goes, f"be in_channels, {came}")
+    whole = isinstance(size, int)
+    require(whole, "sample_size", repr(size), "be one whole number")
+    first, time = widths[0], theirs.get("time_embedding_dim")
+    allowed = f"be four times the first width, {4 * first}"
+    require(time in (None, 4 * first), "time_embedding_dim", time, allowed)
+    groups = theirs.get("norm_num_groups", 32)
+    allowed = f"divide the first width, {first}"
+    require(first % groups == 0, "norm_num_groups", groups, allowed)
+    fit = not any(w % first for w in widths)
+    allowed = "be multiples of the first"
+    require(fit, "block_out_channels", list(widths), allowed)
 
 
 def _check_blocks(theirs: dict[str, Any], attends: list[bool]) -> None:
-    down, up = (
-        ["Attn" * yes + kind for yes in order]
-        for kind, order in (("DownBlock2D", attends), ("UpBlock2D", attends[::-1]))
-    )
+    down = ["Attn" * yes + "DownBlock2D" for yes in attends]
+    up = ["Attn" * yes + "UpBlock2D" for yes in reversed(attends)]
     for name, want in (("down_block_types", down), ("up_block_types", up)):
-        if list(theirs[name]) != want:
-            raise ValueError(f"{name} must be {want}, got {list(theirs[name])}")
+        found = list(theirs[name])
+        require(found == want, name, found, f"be {want}")
 
 # %% ../nbs/4_training/04_diffusers.ipynb #8b8c47d2
 _PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
 
 
 def _schedule(theirs: dict[str, Any]) -> NoiseSchedule:
-    T, start, end = (
-        theirs.get("num_train_timesteps", 1000),
-        theirs.get("beta_start", 1e-4),
-        theirs.get("beta_end", 0.02),
-    )
-    betas, kind = theirs.get("trained_betas"), theirs.get("beta_schedule", "linear")
+    "Their noise schedule, as a table."
+    T = theirs.get("num_train_timesteps", 1000)
+    start, end = theirs.get("beta_start", 1e-4), theirs.get("beta_end", 0.02)
+    kind, betas = theirs.get("beta_schedule", "linear"), theirs.get("trained_betas")
     makers = {
         "linear": lambda: linear_schedule(T, start, end),
         "scaled_linear": lambda: scaled_linear_schedule(T, start, end),
         "squaredcos_cap_v2": lambda: cosine_schedule(T),
-        "sigmoid": lambda: NoiseSchedule.from_betas(
-            torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (end - start)
-            + start
-        ),
+        "sigmoid": lambda: _sigmoid_betas(T, start, end),
     }
-    if betas is None and kind not in makers:
-        raise ValueError(
-            f"beta_schedule must be one of {', '.join(makers)}, got {kind!r}"
-        )
-    schedule = (
-        makers[kind]()
-        if betas is None
-        else NoiseSchedule.from_betas(torch.tensor(betas, dtype=torch.float64))
-    )
-    return (
-        zero_terminal_snr(schedule)
-        if theirs.get("rescale_betas_zero_snr")
-        else schedule
-    )
+    if betas is not None:
+        schedule = NoiseSchedule.from_betas(torch.tensor(betas, dtype=torch.float64))
+    else:
+        allowed = f"be one of {', '.join(makers)}"
+        require(kind in makers, "beta_schedule", repr(kind), allowed)
+        schedule = makers[kind]()
+    if theirs.get("rescale_betas_zero_snr"):
+        schedule = zero_terminal_snr(schedule)
+    return schedule
 
 
+def _sigmoid_betas(T: int, start: float, end: float) -> NoiseSchedule:
+    "Their sigmoid is one of β, and not of ᾱ as `sigmoid_schedule`."
+    rise = torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64))
+    return NoiseSchedule.from_betas(rise * (end - start) + start)
+
+# %% ../nbs/4_training/04_diffusers.ipynb #4914975d
 def _param(theirs: dict[str, Any]) -> Parameterization:
+    "What their network predicts."
     # the second name is of 2022
-    kind = theirs.get(
-        "prediction_type",
-        "sample" if theirs.get("predict_epsilon") is False else "epsilon",
-    )
-    if kind not in _PREDICTIONS:
-        raise ValueError(
-            f"prediction_type must be one of {', '.join(_PREDICTIONS)}, got {kind!r}"
-        )
+    usual = "sample" if theirs.get("predict_epsilon") is False else "epsilon"
+    kind = theirs.get("prediction_type", usual)
+    allowed = f"be one of {', '.join(_PREDICTIONS)}"
+    require(kind in _PREDICTIONS, "prediction_type", repr(kind), allowed)
     return _PREDICTIONS[kind]
 
 
-def _clip(theirs: dict[str, Any]):
+def _clip(theirs: dict[str, Any]) -> Clip | None:
     "Their thresholding, or their clipping, or None."
     if theirs.get("thresholding"):
-        return DynamicThreshold(
-            theirs.get("dynamic_thresholding_ratio", 0.995),
-            1.0,
-            theirs.get("sample_max_value", 1.0),
-        )
+        quantile = theirs.get("dynamic_thresholding_ratio", 0.995)
+        return DynamicThreshold(quantile, 1.0, theirs.get("sample_max_value", 1.0))
     reach = float(theirs.get("clip_sample_range", 1.0))
     return (-reach, reach) if theirs.get("clip_sample", True) else None
 
 # %% ../nbs/4_training/04_diffusers.ipynb #f527a3f3
+_VARIANCES = {
+    "fixed_small": "posterior",
+    "fixed_small_log": "posterior",
+    "fixed_large": "beta",
+    "fixed_large_log": "beta",
+}
+
+
+def _times(theirs: dict[str, Any], steps: int | None) -> list[int]:
+    "Our times of their walk, largest first."
+    T, offset = theirs.get("num_train_timesteps", 1000), theirs.get("steps_offset", 0)
+    spacing = theirs.get("timestep_spacing", "leading")
+    times = time_steps(T, steps, spacing)
+    if spacing == "leading":
+        times = [t + offset for t in times]
+    if times[0] > T:
+        raise ValueError(
+            f"steps_offset must leave the times within 1..{T}, got {offset}, which "
+            f"makes the first {times[0]}"
+        )
+    return times
+
+# %% ../nbs/4_training/04_diffusers.ipynb #f9106644
 def sampler_from_diffusers(
     # a DDPMScheduler or DDIMScheduler, or its configuration as a dictionary
     scheduler: Any,
@@ -279,53 +274,26 @@ def sampler_from_diffusers(
     """Their way of walking. Raises ValueError, with its name, for a setting that would
     leave noise in the image or that has no counterpart here."""
     theirs = _settings(scheduler)
-    kind, T, spacing, offset = (
-        theirs.get(name, default)
-        for name, default in (
-            ("_class_name", ""),
-            ("num_train_timesteps", 1000),
-            ("timestep_spacing", "leading"),
-            ("steps_offset", 0),
-        )
-    )
-    if kind not in ("DDPMScheduler", "DDIMScheduler"):
-        raise ValueError(
-            "scheduler must be a DDPMScheduler or a DDIMScheduler, got "
-            f"{kind or type(scheduler).__name__}"
-        )
+    kind = theirs.get("_class_name", "")
+    allowed = "be a DDPMScheduler or a DDIMScheduler"
+    known = kind in ("DDPMScheduler", "DDIMScheduler")
+    require(known, "scheduler", kind or type(scheduler).__name__, allowed)
     if theirs.get("set_alpha_to_one", True) is False:
         raise ValueError(
             "set_alpha_to_one must be True: False ends the walk at x_1 and leaves "
             "its noise in the image"
         )
-    times = time_steps(T, steps, spacing)
-    if spacing == "leading":
-        times = [t + offset for t in times]
-    if times[0] > T:
-        raise ValueError(
-            f"steps_offset must leave the times within 1..{T}, got {offset}, which "
-            f"makes the first {times[0]}"
-        )
+    times = _times(theirs, steps)
     if kind == "DDIMScheduler":
         return DDIM(None, eta, timesteps=times)
-    variances = {
-        "fixed_small": "posterior",
-        "fixed_small_log": "posterior",
-        "fixed_large": "beta",
-        "fixed_large_log": "beta",
-    }
     variance = theirs.get("variance_type", "fixed_small")
-    if variance not in variances:
-        raise ValueError(
-            f"variance_type must be one of {', '.join(variances)}: learned "
-            f"variances are not supported, got {variance!r}"
-        )
-    return DDPM(variances[variance], timesteps=times)
+    allowed = f"be one of {', '.join(_VARIANCES)}: learned variances are not supported"
+    require(variance in _VARIANCES, "variance_type", repr(variance), allowed)
+    return DDPM(variance=_VARIANCES[variance], timesteps=times)
 
 # %% ../nbs/4_training/04_diffusers.ipynb #eef9b216
 def _settings(thing: Any) -> dict[str, Any]:
-    """The configuration of one of their objects, or a dictionary as it is. ValueError
-    for anything else."""
+    "The configuration of one of their objects, or a dictionary as it is."
     config = getattr(thing, "config", thing)
     if not hasattr(config, "keys"):
         raise ValueError(
@@ -333,24 +301,6 @@ def _settings(thing: Any) -> dict[str, Any]:
             f"{type(thing).__name__}"
         )
     return {"_class_name": type(thing).__name__} | dict(config)
-
-
-def _read(folder: Path, *names: str) -> dict[str, Any]:
-    "The first of the JSON files that is there."
-    for name in names:
-        try:
-            return json.loads((folder / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as problem:
-            raise ValueError(
-                f"{folder / name} cannot be read as JSON: {problem}"
-            ) from None
-    raise ValueError(
-        f"{folder} must hold {' or '.join(names)}, and holds neither"
-        if len(names) > 1
-        else f"{folder} must hold {names[0]}"
-    )
 
 # %% ../nbs/4_training/04_diffusers.ipynb #75f0b2df
 def from_diffusers(
@@ -377,63 +327,56 @@ def from_diffusers(
     )
 
 # %% ../nbs/4_training/04_diffusers.ipynb #6de20562
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
 def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     "Configuration and weights."
     if hasattr(source, "state_dict"):
+        weights = source.state_dict()
         return _settings(source), {
             name: x.detach().to("cpu", torch.float32, copy=True)
-            for name, x in source.state_dict().items()
+            for name, x in weights.items()
         }
-    if not isinstance(source, (str, Path)):
-        raise ValueError(
-            "source must be a UNet2DModel, a pipeline or a folder, got "
-            f"{type(source).__name__}"
-        )
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    allowed = "be a UNet2DModel, a pipeline or a folder"
+    path = isinstance(source, (str, Path))
+    require(path, "source", type(source).__name__, allowed)
     folder = Path(source) / "unet" if (Path(source) / "unet").is_dir() else Path(source)
-    if not folder.is_dir():
+    allowed = "be a UNet2DModel or a folder"
+    require(folder.is_dir(), "source", repr(str(source)), allowed)
+    if not (folder / _WEIGHTS).exists():
         raise ValueError(
-            f"source must be a UNet2DModel or a folder, got {str(source)!r}"
-        )
-    file = folder / "diffusion_pytorch_model.safetensors"
-    if not file.exists():
-        raise ValueError(
-            f"{folder} must hold {file.name}; weights in another format, such as a "
+            f"{folder} must hold {_WEIGHTS}; weights in another format, such as a "
             "pickle, are not opened"
         )
-    try:
-        return _read(folder, "config.json"), {
-            name: x.float() for name, x in load_file(file).items()
-        }
-    except SafetensorError as problem:
-        raise ValueError(f"{file} is damaged: {problem}") from None
+    weights, _ = read_tensors(folder / _WEIGHTS)
+    shape = read_json(folder / "config.json")
+    return shape, {name: x.float() for name, x in weights.items()}
 
 
 def _scheduler(source: Any, scheduler: Any) -> dict[str, Any]:
-    if scheduler is None:
-        if hasattr(source, "state_dict"):
-            raise ValueError(
-                "scheduler must be given with a network that is not in a "
-                "pipeline's folder"
-            )
-        folder = Path(source)
-        return _read(
-            folder / "scheduler" if (folder / "scheduler").is_dir() else folder,
-            "scheduler_config.json",
-        )
+    "The scheduler's configuration, its own or the pipeline's."
+    name = "scheduler_config.json"
     if isinstance(scheduler, (str, Path)):
-        return _read(Path(scheduler), "scheduler_config.json")
-    return _settings(scheduler)
+        return read_json(Path(scheduler) / name)
+    if scheduler is not None:
+        return _settings(scheduler)
+    if hasattr(source, "state_dict"):
+        raise ValueError(
+            "scheduler must be given with a network that is not in a pipeline's folder"
+        )
+    inside = Path(source) / "scheduler"
+    return read_json((inside if inside.is_dir() else Path(source)) / name)
+
+# %% ../nbs/4_training/04_diffusers.ipynb #b2aaa035
+_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def _ours(config: UNetConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their weights under our names. ValueError for one that is missing, left over, or
-    of the wrong shape."""
-    old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    """Their weights under our names. Raises ValueError for one that is missing, left
+    over, or of the wrong shape."""
     theirs = {
-        ".".join(old.get(part, part) for part in name.split(".")): x
+        ".".join(_OLD.get(part, part) for part in name.split(".")): x
         for name, x in theirs.items()
     }
     made = {
@@ -446,15 +389,13 @@ def _ours(config: UNetConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
             f"{next(iter(theirs))} is a weight that a DDPM U-Net of this shape "
             "does not have"
         )
-    with torch.device("meta"):
-        want = {name: x.shape for name, x in UNet(config).state_dict().items()}
     if len(made["conv_out.bias"]) == 2 * config.in_channels:
         raise ValueError(f"conv_out has twice the channels of an image: {_LEARNED}")
+    with torch.device("meta"):
+        want = {name: x.shape for name, x in UNet(config).state_dict().items()}
     for name, x in made.items():
-        if x.shape != want[name]:
-            raise ValueError(
-                f"{name} must have the shape {tuple(want[name])}, got {tuple(x.shape)}"
-            )
+        allowed = f"have the shape {tuple(want[name])}"
+        require(x.shape == want[name], name, tuple(x.shape), allowed)
     return made
 
 
@@ -470,24 +411,19 @@ def to_diffusers(
 ) -> Path:  # the folder of a DDPMPipeline
     """Write network and schedule so that diffusers opens them. Raises ValueError,
     naming the setting, for a network that UNet2DModel cannot be."""
-    c, folder = run.model.config, Path(folder)
-    _check_expressible(c)
-    shape, scheduler = _their_shape(c), _their_scheduler(run)
-    for name in ("unet", "scheduler"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    _write(folder / "unet" / "config.json", shape)
-    _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    with atomic_write(folder / "unet" / "diffusion_pytorch_model.safetensors") as file:
-        file.write(_packed(_theirs(run.model)))
-    _write(
-        folder / "model_index.json",
-        {
-            "_class_name": "DDPMPipeline",
-            "_diffusers_version": "0.30.0",
-            "scheduler": ["diffusers", "DDPMScheduler"],
-            "unet": ["diffusers", "UNet2DModel"],
-        },
-    )
+    config, folder = run.model.config, Path(folder)
+    _check_expressible(config)
+    shape, scheduler = _their_shape(config), _their_scheduler(run)
+    write_json(folder / "unet" / "config.json", shape)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_tensors(folder / "unet" / _WEIGHTS, _theirs(run.model))
+    index = {
+        "_class_name": "DDPMPipeline",
+        "_diffusers_version": "0.30.0",
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    write_json(folder / "model_index.json", index)
     return folder
 
 # %% ../nbs/4_training/04_diffusers.ipynb #41157448
@@ -498,16 +434,10 @@ def _check_expressible(c: UNetConfig) -> None:
             "run must have a network without contexts, which UNet2DModel does not "
             f"know, got context_dim = {c.context_dim}"
         )
-    if c.multipliers[0] != 1:
-        raise ValueError(
-            "run must have 1 as the first multiplier of its network, as "
-            f"UNet2DModel does, got {c.multipliers}"
-        )
-    if c.upsampling != "nearest":
-        raise ValueError(
-            "run must have upsampling = 'nearest', the only one of UNet2DModel, "
-            f"got {c.upsampling!r}"
-        )
+    allowed = "have 1 as the first multiplier of its network, as UNet2DModel does"
+    require(c.multipliers[0] == 1, "run", c.multipliers, allowed)
+    allowed = "have upsampling = 'nearest', the only one of UNet2DModel"
+    require(c.upsampling == "nearest", "run", repr(c.upsampling), allowed)
     if any(n % 2 for n in c.sizes[:-1]):
         raise ValueError(
             f"run must have an image_size that can be halved {len(c.sizes) - 1} "
@@ -515,10 +445,12 @@ def _check_expressible(c: UNetConfig) -> None:
             f"{c.image_size}"
         )
 
-
+# %% ../nbs/4_training/04_diffusers.ipynb #95c091dc
 def _their_shape(c: UNetConfig) -> dict[str, Any]:
-    down = ["Attn" * yes + "DownBlock2D" for yes in c.attends]
-    up = ["Attn" * yes + "UpBlock2D" for yes in reversed(c.attends)]
+    scaled = {
+        "resnet_time_scale_shift": "scale_shift",
+        "attn_norm_num_groups": c.groups,
+    }
     return {
         "_class_name": "UNet2DModel",
         "sample_size": c.image_size,
@@ -526,8 +458,8 @@ def _their_shape(c: UNetConfig) -> dict[str, Any]:
         "out_channels": c.in_channels,
         "block_out_channels": list(c.widths),
         "layers_per_block": c.blocks,
-        "down_block_types": down,
-        "up_block_types": up,
+        "down_block_types": ["Attn" * yes + "DownBlock2D" for yes in c.attends],
+        "up_block_types": ["Attn" * yes + "UpBlock2D" for yes in reversed(c.attends)],
         "norm_num_groups": c.groups,
         "norm_eps": 1e-6,
         "downsample_padding": 0,
@@ -536,11 +468,7 @@ def _their_shape(c: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": _head_dim(c),
         "dropout": c.dropout,
         "num_class_embeds": None if c.num_classes is None else c.num_classes + 1,
-        **(
-            {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": c.groups}
-            if c.conditioning == "scale_shift"
-            else {}
-        ),
+        **(scaled if c.conditioning == "scale_shift" else {}),
     }
 
 
@@ -552,16 +480,14 @@ def _head_dim(c: UNetConfig) -> int | None:
     if len(dims) > 1:
         raise ValueError(
             "run must have attention at one width if it has several heads, as "
-            "UNet2DModel fixes the width of a head, got widths "
-            f"{c.attention_widths}"
+            f"UNet2DModel fixes the width of a head, got widths {c.attention_widths}"
         )
     return dims.pop()
 
-
+# %% ../nbs/4_training/04_diffusers.ipynb #20f01b75
 def _their_scheduler(run: Run) -> dict[str, Any]:
     names = {param: name for name, param in _PREDICTIONS.items()}
-    if run.param not in names:
-        raise ValueError(f"run must predict eps, x0 or v, got {run.param.name}")
+    require(run.param in names, "run", run.param.name, "predict eps, x0 or v")
     facts = {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": run.schedule.T,
@@ -578,45 +504,25 @@ def _their_scheduler(run: Run) -> dict[str, Any]:
         }
     if run.clip is None:
         return facts | {"clip_sample": False}
-    if run.clip[0] != -run.clip[1]:
-        raise ValueError(
-            f"run must clip to a range around 0, as their schedulers do, got {run.clip}"
-        )
+    allowed = "clip to a range around 0, as their schedulers do"
+    require(run.clip[0] == -run.clip[1], "run", run.clip, allowed)
     return facts | {"clip_sample": True, "clip_sample_range": run.clip[1]}
 
 
 def _walk(run: Run) -> dict[str, Any]:
     "How it was walked there, if it came from there."
     before = run.config.get("diffusers", {}).get("scheduler", {})
-    return {
-        name: before[name]
-        for name in ("variance_type", "timestep_spacing", "steps_offset")
-        if name in before
-    }
+    kept = ("variance_type", "timestep_spacing", "steps_offset")
+    return {name: before[name] for name in kept if name in before}
 
-
+# %% ../nbs/4_training/04_diffusers.ipynb #259e7bd7
 def _theirs(model: UNet) -> dict[str, Tensor]:
+    "Our weights under their names."
     ours, made = model.state_dict(), {}
     for module, names in _names(model.config):
         for kind in ("weight", "bias"):
             if (x := ours.get(f"{module}.{kind}")) is None:
                 continue
-            made |= {
-                f"{name}.{kind}": part.contiguous()
-                for name, part in zip(names, x.chunk(len(names)))
-            }
+            for name, part in zip(names, x.chunk(len(names))):
+                made[f"{name}.{kind}"] = part
     return made
-
-
-def _packed(weights: dict[str, Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    return save(
-        {name: x.detach().cpu() for name, x in weights.items()},
-        metadata={"format": "pt"},
-    )
-
-
-def _write(path: Path, facts: dict[str, Any]) -> None:
-    with atomic_write(path, "w") as file:
-        file.write(json.dumps(facts, indent=2) + "\n")
