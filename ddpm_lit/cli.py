@@ -30,16 +30,17 @@ from torch import Tensor
 
 from .images import ImageData, save_grid
 from .storage import atomic_write
-from .drawing import Encoded, Labels, check_labels, claim, collect, draw
-from .drawing import draw_folder, encode_decode, fast, floats, inpaintings
+from .drawing import Encoded, claim, collect
+from .drawing import draw_folder, encode_decode, optimized, floats, inpaintings
 from .drawing import interpolation, missing, read_image, read_mask
-from .drawing import read_settings, sampling_settings, save_film, save_strips
+from .drawing import read_settings, sampling_settings, save_trajectories_gif
+from .drawing import save_trajectories
 from .drawing import trajectories
 from .image_files import ImageFiles
 from .flags import Evaluate, Resume, Sample, Train, find_model, parse_train
 from .prediction import PARAMETERIZATIONS
 from .report import evaluate_run, judge_for, table
-from .runs import Run, append_log, load_pretrained, save_run
+from .runs import Labels, Run, append_log, check_labels, load_pretrained
 from .storage import write_json
 from .schedule import NoiseSchedule
 from .datasets import NAMED_DATA, load_images
@@ -186,14 +187,13 @@ def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
     with _writing(folder):
         trainer.save(folder)
         if trainer.here.is_main_process:
-            save_run(
-                folder,
+            Run(
                 trainer.ema_model(),
                 trainer.schedule,
                 trainer.param,
                 (-1, 1),
                 facts | {"step": trainer.step},
-            )
+            ).save(folder)
 
 # %% ../nbs/7_command/04_commands.ipynb #acdafb3e
 def fit(
@@ -598,7 +598,7 @@ def sample_command(args: Sample) -> None:
             device=args.common.torch_device,
         )
         given = _given(args, run)
-    run = fast(run, args.precision, args.compile)
+    run = optimized(run, args.precision, args.compile, args.common.torch_device)
     if args.mode == "separate":
         return _sample_folder(args, run, sampler, steps, options)
     path = _new_file(args.out or _place(args, steps, ".png"), args.overwrite)
@@ -740,7 +740,7 @@ def _given(args: Sample, run: Run) -> dict:
             )
         )
     if args.trajectory:
-        return dict(moments=50 if _is_film(args.out) else args.columns)
+        return dict(frames=50 if _is_film(args.out) else args.columns)
     return {}
 
 
@@ -752,15 +752,15 @@ def _drawn(args: Sample, run: Run, sampler, options: dict) -> Tensor | Encoded:
     "Pixels; or, with --encode, what was found."
     if args.encode:
         return encode_decode(run, sampler, **options)
+    how = dict(n=args.number, seed=args.seed, batch=args.batch, **options)
+    if args.mode == "grid":
+        return collect(run.draw_batches(sampler=sampler, **how))
     make = dict(
-        grid=draw,
         trajectory=trajectories,
         interpolate=interpolation,
         inpaint=inpaintings,
     )[args.mode]
-    return collect(
-        make(run, sampler, n=args.number, seed=args.seed, batch=args.batch, **options)
-    )
+    return collect(make(run, sampler, **how))
 
 
 def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:
@@ -773,9 +773,9 @@ def _save_drawn(args: Sample, drawn: Tensor | Encoded, path: Path) -> None:
         )
     if not args.trajectory:
         return save_grid(floats(drawn), path, args.columns)
-    save_film(drawn, path, max(1, args.columns // 2)) if _is_film(
+    save_trajectories_gif(drawn, path, max(1, args.columns // 2)) if _is_film(
         path
-    ) else save_strips(drawn, path)
+    ) else save_trajectories(drawn, path)
 
 # %% ../nbs/7_command/04_commands.ipynb #0c105f2b
 def evaluate_command(args: Evaluate) -> None:
@@ -792,7 +792,7 @@ def evaluate_command(args: Evaluate) -> None:
     train, test = _measured_on(args, facts, run.model.config)
     with usage():
         judge = judge_for(train, folder if folder.is_dir() else None, args.judge)
-    run = fast(run, args.precision, args.compile)
+    run = optimized(run, args.precision, args.compile, args.common.torch_device)
     with watching(
         "sampling", calls * math.ceil(min(args.n, len(train)) / args.batch)
     ) as watched:

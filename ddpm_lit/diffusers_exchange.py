@@ -116,7 +116,8 @@ def _check_settings(theirs: dict[str, Any]) -> None:
 
 # %% ../nbs/4_training/04_diffusers.ipynb #4890776d
 def _shape(theirs: dict[str, Any]) -> UNetConfig:
-    "Our configuration of their network. Raises ValueError for one that is no DDPM U-Net."
+    """Our configuration of their network. Raises ValueError for one that is no DDPM
+    U-Net."""
     _check_settings(theirs)
     widths, size = theirs["block_out_channels"], theirs["sample_size"]
     _check_channels(theirs, widths, size)
@@ -288,7 +289,7 @@ def sampler_from_diffusers(
     variance = theirs.get("variance_type", "fixed_small")
     allowed = f"be one of {', '.join(_VARIANCES)}: learned variances are not supported"
     require(variance in _VARIANCES, "variance_type", repr(variance), allowed)
-    return DDPM(_VARIANCES[variance], timesteps=times)
+    return DDPM(variance=_VARIANCES[variance], timesteps=times)
 
 # %% ../nbs/4_training/04_diffusers.ipynb #eef9b216
 def _settings(thing: Any) -> dict[str, Any]:

@@ -284,7 +284,7 @@ class Walk:
         if self.sampler == "dpm":
             return DPMSolver(few(20), spacing=self.spacing or "logsnr")
         if self.sampler == "ddpm":
-            return DDPM(self.variance, self.steps, self.spacing or "trailing")
+            return DDPM(self.steps, self.variance, self.spacing or "trailing")
         return DDIM(few(50), self.eta, self.spacing or "trailing")
 
 # %% ../nbs/7_command/03_flags.ipynb #9f054936
@@ -351,7 +351,7 @@ class Sample(Walk):
     ] = None
     # one file per image, 00000.png and so on, in a folder that can be completed later
     separate: conf.FlagCreatePairsOff[bool] = False
-    # images in a row of the grid, or moments of a --trajectory, at least 1
+    # images in a row of the grid, or frames of a --trajectory, at least 1
     columns: int = 8
     batch: int = 64  # images drawn at a time, at least 1; bounds the memory
     # of the network; bf16 is quicker on recent GPUs, and a few grey levels off

@@ -32,8 +32,8 @@ from .images import grid, save_gif, save_grid, save_image
 from .storage import atomic_write
 from .ddim import DDIM
 from .ddpm import DDPM
-from .drawing import Labels, collect, draw, film, floats
-from .runs import Run, read_log
+from .drawing import collect, draw_frames, floats
+from .runs import Labels, Run, read_log
 from .storage import read_json
 
 # %% ../nbs/7_command/01_run_page.ipynb #374ab582
@@ -348,7 +348,11 @@ def glimpse(
 ) -> Tensor:  # (64, C, H, W) in [-1, 1]
     "64 samples by DDIM, in `samples/step-N.png` of the folder."
     images = floats(
-        collect(draw(run, DDIM(min(50, run.schedule.T)), labels=labels, device=device))
+        collect(
+            run.draw_batches(
+                sampler=DDIM(min(50, run.schedule.T)), labels=labels, device=device
+            )
+        )
     )
     save_grid(images, folder / "samples" / f"step-{step:07d}.png")
     return images
@@ -368,20 +372,14 @@ def show(
         _save_figure(_figure(plot_loss, log), folder / "loss.png")
     ddpm, fifty = DDPM(steps=min(250, run.schedule.T)), DDIM(min(50, run.schedule.T))
     with watching("drawing by DDPM", ddpm.steps) as watched:
-        frames = film(run, ddpm, labels=labels, device=device, watch=watched)
+        frames = draw_frames(run, ddpm, labels=labels, device=device, watch=watched)
     save_gif(frames, folder / "samples.gif")
     _save_beside(real[:8], frames[-1], folder / "samples_ddpm.png")
     with watching("drawing by DDIM", fifty.steps * math.ceil(ddim / 250)) as watched:
         images = floats(
             collect(
-                draw(
-                    run,
-                    fifty,
-                    ddim,
-                    batch=250,
-                    labels=labels,
-                    device=device,
-                    watch=watched,
+                run.draw_batches(
+                    ddim, fifty, batch=250, labels=labels, device=device, watch=watched
                 )
             )
         )

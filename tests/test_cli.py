@@ -584,10 +584,10 @@ def test_classes_have_the_names_of_their_folders(capsys):
         ]
     )
     assert [
-        draw("a", "sea lion", "cat"),
-        draw("b", "2"),
-        draw("c", "1", "0"),
-        draw("d", "cat", "2"),
+        "a".draw_batches("cat", "sea lion"),
+        "b".draw_batches(sampler="2"),
+        "c".draw_batches("0", "1"),
+        "d".draw_batches("2", "cat"),
     ] == [0] * 4
     assert (pixels_of("c.png") == pixels_of("d.png")).all() and len(
         {pixels_of(f"{name}.png").tobytes() for name in "abc"}
@@ -1407,8 +1407,8 @@ def test_sampling_into_a_folder_that_is_stopped_can_be_completed(run, number):
 def test_ctrl_c_while_a_grid_is_drawn_leaves_nothing(run):
     log, before = Path("log"), files()
     spy = """import os, sys, ddpm_lit.cli as c
-draw = c.draw
-c.draw = lambda *a, **k: (x for i, x in enumerate(draw(*a, **k)) if i != 5 or os.mkdir("log") is None)
+draw = c.Run.draw_batches
+c.Run.draw_batches = lambda *a, **k: (x for i, x in enumerate(draw(*a, **k)) if i != 5 or os.mkdir("log") is None)
 sys.exit(c.main(sys.argv[1:]))"""
     COMMAND[1:], old = ["-c", spy], COMMAND[1:]
     try:

@@ -1,4 +1,5 @@
-"The package from outside: what `import ddpm_lit` needs, which names it has, and in which direction its modules import."
+"""The package from outside: what `import ddpm_lit` needs, which names it has, and in
+which direction its modules import."""
 
 import ast
 import importlib
@@ -9,12 +10,13 @@ import pytest
 from book import PACKAGE, ROOT, modules
 
 HEAVY = (
-    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy torchvision accelerate diffusers PIL tqdm "
+    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy "
+    "torchvision accelerate diffusers PIL tqdm "
     "safetensors tyro pandas hypothesis torchmetrics torch_fidelity"
 ).split()
 CONTRACT = """
     Gaussian gaussian_kl NoiseSchedule linear_schedule scaled_linear_schedule cosine_schedule sigmoid_schedule zero_terminal_snr
-    q_sample q_posterior EPS X0 V Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
+    q_sample q_posterior EPS X0 V Denoiser Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
     Step DDPM sample_steps sample DDIM ddim_encode UNet UNetConfig Trainer TrainConfig load_pretrained
 """.split()
 BLOCKED = """
@@ -40,7 +42,8 @@ def python(code: str, cwd=ROOT, **kwargs) -> subprocess.CompletedProcess:
 import torch, ddpm_lit as d
 schedule = d.linear_schedule(20, 1e-3, 0.3)
 oracle = d.GaussianMixtureOracle(schedule, [1.], torch.zeros(1, 1, 2, 2), [1.])
-x = d.sample(oracle, schedule, torch.randn(3, 1, 2, 2), d.DDIM(steps=5), clip=(-1, 1))
+denoiser = d.Denoiser(oracle, schedule, clip=(-1, 1))
+x = d.sample(denoiser, torch.randn(3, 1, 2, 2), d.DDIM(steps=5))
 assert x.shape == (3, 1, 2, 2) and x.abs().max() <= 1.0001
 d.UNet(d.UNetConfig(8, 1, 8, (1, 2), 1, ()))(x, torch.tensor([1, 2, 3]))
 """,
@@ -84,17 +87,17 @@ def test_signatures_of_the_contract():
     assert (
         parameters(d.sample_steps)
         == parameters(d.sample)
-        == ["model", "schedule", "xT", "sampler", "param", "clip", "y", "generator"]
+        == ["denoiser", "xT", "sampler", "y", "generator"]
     )
     assert (
         parameters(d.DDPM.step)[1:]
         == parameters(d.DDIM.step)[1:]
         == ["schedule", "x", "pred", "t", "s", "noise", "previous"]
     )
-    assert parameters(d.DDPM)[:4] == ["variance", "steps", "spacing", "timesteps"]
+    assert parameters(d.DDPM)[:4] == ["steps", "variance", "spacing", "timesteps"]
     assert parameters(d.DDIM)[:4] == ["steps", "eta", "spacing", "timesteps"]
     assert d.DDPM() == d.DDPM(
-        "posterior", None, "trailing", None
+        None, "posterior", "trailing", None
     ) and d.DDIM() == d.DDIM(50, 0.0, "trailing", None)
     assert [p.name for p in (d.EPS, d.X0, d.V)] == ["eps", "x0", "v"]
 
@@ -110,7 +113,8 @@ def test_version_is_the_one_in_settings():
 
 
 def imported(path) -> set[str]:
-    "The modules that a file imports, anywhere in it; those of the package as `ddpm_lit.x`."
+    """The modules that a file imports, anywhere in it; those of the package as
+    `ddpm_lit.x`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

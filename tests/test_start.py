@@ -12,7 +12,7 @@ from PIL import Image
 from small import network
 
 from ddpm_lit import V, cosine_schedule, linear_schedule, load_model, load_pretrained
-from ddpm_lit import save_run, start_from, to_diffusers
+from ddpm_lit import start_from, to_diffusers
 from ddpm_lit.cli import main
 from ddpm_lit.flags import parse_train
 from ddpm_lit.runs import Run, read_log
@@ -94,7 +94,7 @@ def test_another_shape_is_refused_and_nothing_is_changed():
 def test_a_model_is_found_wherever_it_lies(tmp_path):
     run = load_pretrained("digits")
     ours, theirs = (
-        save_run(tmp_path / "ours", run.model, run.schedule, run.param, run.clip, {}),
+        Run(run.model, run.schedule, run.param, run.clip, {}).save(tmp_path / "ours"),
         to_diffusers(run, tmp_path / "theirs"),
     )
     for place in ("digits", ours, str(ours), theirs):
@@ -184,14 +184,13 @@ def test_what_contradicts_the_model_is_refused(flags, said):
 
 def test_a_schedule_without_flags_is_refused(tmp_path):
     run = load_pretrained("digits")
-    folder = save_run(
-        tmp_path / "run",
+    folder = Run(
         run.model,
         cosine_schedule(1000, s=0.1),
         run.param,
         run.clip,
         {"noise": {"schedule": "cosine", "T": 1000, "sigma": 3}},
-    )
+    ).save(tmp_path / "run")
     with pytest.raises(UsageError, match="--from must have a schedule"):
         parse_train(["digits", "--from", str(folder)])
 

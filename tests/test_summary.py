@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_lit import UNet, UNetConfig, V, cosine_schedule
-from ddpm_lit.runs import Run, append_log, read_log, save_run
+from ddpm_lit.runs import Run, append_log, read_log
 from ddpm_lit.summary import Trackers, average_width, averaged, column, glimpse
 from ddpm_lit.summary import progress, run_page, show, trackers, watch
 from ddpm_lit.train import TrainConfig
@@ -67,14 +67,13 @@ def finished(tmp_path_factory):
     )
     for step in range(1, 301):
         append_log(folder, record(step, 1 / step))
-    save_run(
-        folder,
+    Run(
         run.model,
         run.schedule,
         V,
         (-1, 1),
         {"data": "digits", "train": asdict(config), "step": 300},
-    )
+    ).save(folder)
     for step in (50, 100, 1000):
         glimpse(run, folder, step)
     show(run, folder, torch.zeros(8, 1, 8, 8))
