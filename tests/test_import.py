@@ -1,4 +1,5 @@
-"The package from outside: what `import ddpm_lit` needs, which names it has, and in which direction its modules import."
+"""The package from outside: what `import ddpm_lit` needs, which names it has, and in
+which direction its modules import."""
 
 import ast
 import importlib
@@ -9,7 +10,8 @@ import pytest
 from book import PACKAGE, ROOT, modules
 
 HEAVY = (
-    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy torchvision accelerate diffusers PIL tqdm "
+    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy "
+    "torchvision accelerate diffusers PIL tqdm "
     "safetensors tyro pandas hypothesis torchmetrics torch_fidelity"
 ).split()
 CONTRACT = """
@@ -120,7 +122,8 @@ def file_of(module: str):
 
 
 def imported(path) -> set[str]:
-    "The modules that a file imports, anywhere in it; those of the package as `ddpm_lit.x`."
+    """The modules that a file imports, anywhere in it; those of the package as
+    `ddpm_lit.x`."""
     found = set()
     # the package that one, two, ... dots stand for
     dots = ["", *(p for p in packages_of(path))]
@@ -187,7 +190,9 @@ def test_public_names_are_written_twice_and_alike():
 
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {a.name: n.module.removeprefix("ddpm_lit.") for n in block.body for a in n.names}
+    typed = {
+        a.name: n.module.removeprefix("ddpm_lit.") for n in block.body for a in n.names
+    }
     assert typed == ddpm_lit._HOMES
     assert ddpm_lit.__all__ == ["__version__", *typed]
     assert not set(typed) & {name.split(".")[0] for name in modules()}

@@ -149,8 +149,7 @@ def test_flags_come_from_the_model(theirs):
         and args.unet == load_model(theirs).model.config
     )
     assert (
-        read_train(["digits", "--from", "digits"]).noise
-        == read_train(["digits"]).noise
+        read_train(["digits", "--from", "digits"]).noise == read_train(["digits"]).noise
     )
     # the size is told again: it need not fit the network that a folder would have
     # without --from

@@ -464,7 +464,8 @@ def on_terminal(code: str) -> str:
 
 
 LOOP = (
-    "import time\nfrom ddpm_lit.command.progress import watch\nfor n in watch(range(3, 10), "
+    "import time\nfrom ddpm_lit.command.progress import watch\nfor n in "
+    "watch(range(3, 10), "
     "'counting', 10, 3, lambda n: f'at {n}', shown=%s): time.sleep(0.05)"
 )
 

@@ -199,7 +199,8 @@ def by_main(
 
 
 def main_first(here: Any, work: Callable[[], Any]) -> Any:
-    "Run `work` on the main process and then on the others, so that data are fetched once."
+    """Run `work` on the main process and then on the others, so that data are fetched
+    once."""
     kept: list[Any] = []
     by_main(here, lambda: kept.append(work()))
     return kept[0] if kept else work()
@@ -468,9 +469,7 @@ def train_command(args: Train) -> None:
     data = main_first(here, lambda: load_data(*given))
     check_classes(data, unet)
     model, schedule = _first_model(args, unet)
-    options = dict(
-        param=PARAMETERIZATIONS[args.param], device=args.common.torch_device
-    )
+    options = dict(param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
     with usage(y="--num-classes"):
         trainer = Trainer(model, schedule, data, args.train, **options)
     facts = _facts_of(args, data, unet, trainer)

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -39,13 +40,20 @@ def draft(value: Any) -> Any:
     where what has no default is tyro.MISSING. Anything else stays as it is."""
     if not is_dataclass(value):
         return value
-    kind = value if isinstance(value, type) else type(value)
-    unchecked = type(kind.__name__, (kind,), {"__post_init__": lambda self: None})
-    if value is kind:
-        given = {f.name: _default(f) for f in fields(kind)}
+    if isinstance(value, type):
+        given = {f.name: _default(f) for f in fields(value)}
+        kind = _unchecked(value)
     else:
-        given = {f.name: getattr(value, f.name) for f in fields(kind)}
-    return unchecked(**{name: draft(x) for name, x in given.items()})
+        given = {f.name: getattr(value, f.name) for f in fields(value)}
+        kind = _unchecked(type(value))
+    return kind(**{name: draft(x) for name, x in given.items()})
+
+
+@cache  # one class for all drafts, since tyro remembers classes
+def _unchecked(kind: type) -> type:
+    # tyro finds the comments by module and name
+    body = {"__post_init__": lambda self: None, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), body)
 
 
 def _default(field: Any) -> Any:
@@ -266,13 +274,13 @@ class Resume:
     run: str  # the run folder
     # train to this many steps in all; None: as planned
     steps: int | None = None
-    # the folder above MNIST/raw, celeba and so on; also --data; None: where it was
+    # the folder above MNIST/raw, celeba and so on; None: where it was
     data_dir: Annotated[Path | None, conf.arg(aliases=("--data",))] = None
     # processes that read images which are not held in memory, at least 0; None: as
     # planned
     workers: int | None = None
-    # also send the curves to tensorboard or wandb; also --log, but not under accelerate
-    # launch and torchrun, since they have a --log-dir
+    # also send the curves to tensorboard or wandb; under accelerate launch and torchrun
+    # only as --track, since they have a --log-dir
     track: Annotated[tuple[Tracker, ...], conf.arg(aliases=("--log",))] = ()
     # samples at the end, as in train; None: as planned
     final: Final | None = None
@@ -297,8 +305,8 @@ class Walk:
     eta: float = 0.0
     # ddpm: which variance the noise of a step has
     variance: Literal["posterior", "beta"] = "posterior"
-    # how the steps are spread over 1 to T; None: logsnr for dpm, which alone has it, else
-    # trailing
+    # how the steps are spread over 1 to T; None: logsnr for dpm, which alone has it,
+    # else trailing
     spacing: Spacing | None = None
 
     def __post_init__(self):
@@ -361,8 +369,8 @@ class Sample(Walk):
     ] = None
     # 1 draws classes or attributes as they are, more exaggerates them, 0 ignores them
     guidance: float = 1.0
-    # show the sampling trajectory: x_t above, predicted x_0 below; an animation if --out
-    # ends in .gif
+    # show the sampling trajectory: x_t above, predicted x_0 below; an animation if
+    # --out ends in .gif
     trajectory: conf.FlagCreatePairsOff[bool] = False
     # go from image A to image B: numbers of images of this seed, or image files
     interpolate: Annotated[tuple[str, str] | None, conf.arg(metavar="A B")] = None
@@ -482,7 +490,7 @@ class Evaluate(Walk):
     # inception; None: the one that comes with the package, or one trained on the labels
     # and kept in RUN/judge
     judge: str | None = None
-    # the folder above MNIST/raw, celeba and so on; also --data; None: where it was
+    # the folder above MNIST/raw, celeba and so on; None: where it was
     data_dir: Annotated[Path | None, conf.arg(aliases=("--data",))] = None
     seed: int = 0  # decides the samples, at least 0
     batch: int = 64  # images at a time, at least 1; bounds the memory

@@ -23,7 +23,7 @@ Denoising diffusion: train a model, resume a training, draw images, measure them
   ddpm-lit resume RUN      continue an interrupted training from its last checkpoint
   ddpm-lit sample RUN      draw images from a trained model, show how they come to be, interpolate, encode, fill in
   ddpm-lit evaluate RUN    measure a trained model, and real images beside it
-  ddpm-lit --completion S  print completions for the shell S: bash, zsh or tcsh
+  ddpm-lit --completion S  print completions for the shell S: bash, zsh or fish
   ddpm-lit --version       print the version
 
 `ddpm-lit train --help` and so on explain the flags.
@@ -81,8 +81,8 @@ def completion(shell: str = "") -> str:
 
     import tyro
 
-    if shell not in ("bash", "zsh", "tcsh"):
-        raise UsageError(f"--completion must be bash, zsh or tcsh, got {shell!r}")
+    if shell not in ("bash", "zsh", "fish"):
+        raise UsageError(f"--completion must be bash, zsh or fish, got {shell!r}")
     flags, recipes = _module("flags"), _module("recipes")
     kinds = {name: getattr(flags, name.capitalize()) for name in COMMANDS[1:]}
     kinds = {"train": recipes.Train} | kinds

@@ -9,7 +9,6 @@ __all__ = ['column', 'averaged', 'average_width', 'thinned', 'plot_loss', 'style
 # %% ../../nbs/7_command/05_run_page.ipynb #1c315118
 import base64
 import io
-import json
 import math
 import shlex
 import time
@@ -392,7 +391,8 @@ def _small_drawings(config: dict, log: list[dict]) -> list[str]:
 _SIGNS = {".png": (b"\x89PNG\r\n\x1a\n", "image/png"), ".gif": (b"GIF8", "image/gif")}
 
 
-def _inline(paths: dict[str, Path]) -> list[dict[str, str]]:  # captions, and their files
+# captions, and their files
+def _inline(paths: dict[str, Path]) -> list[dict[str, str]]:
     "Caption and data URI of each file that is an image."
     found = []
     for caption, path in paths.items():

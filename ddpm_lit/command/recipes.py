@@ -16,10 +16,8 @@ import torch
 import tyro
 from tyro import conf
 
-from ddpm_lit.command.flags import (
-    HELP, Common, Final, Tracker, check_bounds, check_trackers, checked, draft,
-    read_draft,
-)
+from .flags import HELP, Common, Final, Tracker, check_bounds
+from .flags import check_trackers, checked, draft, read_draft
 from .terminal import UsageError, usage
 from ..runs import Run
 from ..schedule import NoiseSchedule, cosine_schedule, linear_schedule
@@ -105,13 +103,13 @@ class Train:
     start: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     # the run folder, new or empty; None: runs/DATA, or the next free name after it
     out: Annotated[Path | None, conf.arg(metavar="DIR")] = None
-    # the folder above MNIST/raw, celeba and so on, fetched into if need be; also --data;
-    # None: $DDPM_LIT_DATA, or the user's cache
+    # the folder above MNIST/raw, celeba and so on, fetched into if need be; None:
+    # $DDPM_LIT_DATA, or the user's cache
     data_dir: Annotated[Path | None, conf.arg(aliases=("--data",))] = None
     # celeba: attributes to condition on, for example Smiling Eyeglasses
     attributes: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]")] = ()
-    # also send the curves to tensorboard or wandb; also --log, but not under accelerate
-    # launch and torchrun, since they have a --log-dir
+    # also send the curves to tensorboard or wandb; under accelerate launch and torchrun
+    # only as --track, since they have a --log-dir
     track: Annotated[tuple[Tracker, ...], conf.arg(aliases=("--log",))] = ()
     # what the network predicts: the noise, the clean image, or a mixture of both
     param: Literal["eps", "x0", "v"] = "v"
@@ -119,6 +117,7 @@ class Train:
     # with a report; fast: 64 by 10 steps of DDIM; auto: full, or fast if full would take
     # longer than the training
     final: Final = "auto"
+
     train: TrainConfig = TrainConfig()
     noise: ScheduleConfig = ScheduleConfig()
     unet: UNetConfig = UNetConfig()
@@ -186,7 +185,8 @@ _FOR_A_FOLDER = UNetConfig(
 
 
 def _preset(name: str, data: str, kind: str, train: TrainConfig, **other: Any) -> Train:
-    "v-prediction goes with the cosine schedule, the prediction of noise with the linear."
+    """v-prediction goes with the cosine schedule, the prediction of noise with the
+    linear."""
     param = "v" if kind == "cosine" else "eps"
     unet = other.get("unet") or NETWORKS[name]
     return Train(
@@ -204,9 +204,7 @@ PRESETS = {
         unet=replace(NETWORKS["mnist"], conditioning="scale_shift"),
     ),
     "cifar10": _preset("cifar10", "cifar10", "linear", _PAPER),
-    "celeba64": _preset(
-        "celeba64", "celeba", "linear", replace(_PAPER, steps=500_000)
-    ),
+    "celeba64": _preset("celeba64", "celeba", "linear", replace(_PAPER, steps=500_000)),
     "celeba64-small": _preset(
         "celeba64-small", "celeba", "cosine", _OURS["celeba64-small"]
     ),
@@ -242,7 +240,8 @@ def _drafted(argv: list[str], base: Train) -> Any:
 def first_look(
     argv: list[str],  # the words after `train`
 ) -> Any:  # a draft
-    "DATA, --preset and --from as `data`, `preset` and `start`. UsageError without DATA."
+    """DATA, --preset and --from as `data`, `preset` and `start`. UsageError without
+    DATA."""
     if not any(not word.startswith("-") for word in argv):
         raise UsageError(
             f"DATA is missing: give {', '.join(NAMED_DATA)}, or a folder or zip of "
@@ -257,7 +256,9 @@ def _preset_for(argv: list[str]) -> Train:
     if HELP & set(argv) and not any(word in FITTING for word in words):
         return PRESETS["digits"]
     look = first_look(words)
-    return PRESETS.get(look.preset or FITTING.get(look.data, "folder"), PRESETS["folder"])
+    return PRESETS.get(
+        look.preset or FITTING.get(look.data, "folder"), PRESETS["folder"]
+    )
 
 # %% ../../nbs/7_command/03_recipes.ipynb #68c21d4f
 def parse_train(
@@ -269,7 +270,8 @@ def parse_train(
     base = _preset_for(argv)
     if run is not None:
         base = replace(base, **brought(run))
-    value = _drafted(argv, base)
+    # with --help, DATA has done its duty: tyro would leave it out of the help
+    value = _drafted(["--help"] if HELP & set(argv) else argv, base)
     with usage():
         args = checked(value)
     if run is not None:
@@ -293,7 +295,8 @@ def find_model(name: str) -> Run:
 
 # %% ../../nbs/7_command/03_recipes.ipynb #c858574d
 def brought(run: Run) -> dict[str, Any]:
-    "The fields of Train that a model decides. UsageError if no flag gives its schedule."
+    """The fields of Train that a model decides. UsageError if no flag gives its
+    schedule."""
     return dict(
         unet=replace(run.model.config, context_dim=None),
         noise=schedule_flags(run),
@@ -304,9 +307,11 @@ def brought(run: Run) -> dict[str, Any]:
 def schedule_flags(run: Run) -> ScheduleConfig:
     "The flags that give its schedule. UsageError if none do."
     candidates = []
-    with suppress(TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError):
         candidates.append(ScheduleConfig(**run.config["noise"]))
-    candidates += [ScheduleConfig(kind, run.schedule.T) for kind in get_args(ScheduleKind)]
+    candidates += [
+        ScheduleConfig(kind, run.schedule.T) for kind in get_args(ScheduleKind)
+    ]
     for config in candidates:
         if _same_schedule(config, run.schedule):
             return config
@@ -326,7 +331,9 @@ def _check_against(args: Train, model: Train) -> None:
     "UsageError for a flag that contradicts the model to start from."
     wanted = [("param", args.param, model.param)]
     for f in fields(ScheduleConfig):
-        wanted.append((f.name, getattr(args.noise, f.name), getattr(model.noise, f.name)))
+        wanted.append(
+            (f.name, getattr(args.noise, f.name), getattr(model.noise, f.name))
+        )
     for name, asked, has in wanted:
         if asked != has:
             flag = "--" + name.replace("_", "-")
@@ -336,7 +343,8 @@ def _check_against(args: Train, model: Train) -> None:
 
 # %% ../../nbs/7_command/03_recipes.ipynb #c162be54
 def read_train(argv: list[str]) -> Train:
-    "The whole of `ddpm-lit train`'s reading: with --from, the model is looked up first."
+    """The whole of `ddpm-lit train`'s reading: with --from, the model is looked up
+    first."""
     if HELP & set(argv):
         return parse_train(argv)
     start = first_look(argv).start
