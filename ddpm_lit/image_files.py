@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .images import ImageData, check_conditions, checksum, fingerprint_of, take
+from .images import ImageData, check_conditions, fingerprint_of, take
 from .storage import require
 
 # %% ../nbs/3_images/03_image_files.ipynb #64b7d24b

@@ -284,7 +284,7 @@ MUTATIONS = [
     Mutation("told nothing forgotten at a new start", "finetune", "+ _null(run.model)", "+ 0 * _null(run.model)", both("test_start.py")),
     Mutation("the first label for none at a new start", "finetune", "model.label.weight[-1]", "model.label.weight[0]", both("test_start.py")),
     Mutation("rows at random at a new start", "finetune", "torch.zeros_like(x) for name, x in model", "x for name, x in model", both("test_start.py")),
-    Mutation("a flag ignored beside --from", "flags", "for f in fields(noise)] + [", "for f in ()] + [", ("test_start.py::test_what_contradicts_the_model_is_refused",)),
+    Mutation("a flag ignored beside --from", "command.recipes", "for f in fields(ScheduleConfig):", "for f in ():", ("test_start.py::test_what_contradicts_the_model_is_refused",)),
 
     Mutation("EMA with its shares exchanged", "train", "_foreach_lerp_(averages, weights, 1 - decay)", "_foreach_lerp_(averages, weights, decay)", ("test_train.py", PAGE)),
     Mutation("EMA warm-up one step late", "train", "min(config.ema_decay, (1 + n) / (10 + n))", "min(config.ema_decay, n / (9 + n))", both("test_train.py")),
@@ -304,13 +304,13 @@ MUTATIONS = [
     Mutation("labels that are not gone through again", "generate", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py::test_and_on_its_label",)),
     Mutation("a run halved in its place", "drawing", "_halved(copy.deepcopy(model))", "_halved(model)", both("test_drawing.py")),
 
-    Mutation("an average over one too many", "summary", "return (sums[width:] - sums[:-width]) / width", "return (sums[width:] - sums[:-width]) / (width + 1)", both("test_summary.py")),
-    Mutation("a curve thinned to its valleys", "summary", "for pick in (np.argmin, np.argmax)", "for pick in (np.argmin, np.argmin)", (PAGE,)),
-    Mutation("words of a table as they come", "summary", "<td>{html.escape(_value(value))}</td>", "<td>{_value(value)}</td>", both("test_summary.py")),
-    Mutation("the head as it comes", "summary", "<p>{html.escape(' · '.join(filter(None, said)))}</p>", "<p>{' · '.join(filter(None, said))}</p>", both("test_summary.py")),
-    Mutation("any file for a picture", "summary", "or not (data := path.read_bytes()).startswith(sign)", "or not (data := path.read_bytes())", ("test_summary.py::test_only_pictures_are_pictures",)),
-    Mutation("a resumed curve over the old one", "summary", "purge_step=step + 1", "purge_step=None", ("test_summary.py::test_tensorboard_holds_what_the_log_holds",)),
-    Mutation("ink that is not seen at night", "summary", "for theirs, ours in _INKS.items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
+    Mutation("an average over one too many", "command.page", "return (sums[width:] - sums[:-width]) / width", "return (sums[width:] - sums[:-width]) / (width + 1)", both("test_summary.py")),
+    Mutation("a curve thinned to its valleys", "command.page", "for pick in (np.argmin, np.argmax)", "for pick in (np.argmin, np.argmin)", (PAGE,)),
+    Mutation("words from a file as they come", "command.page", "autoescape=True", "autoescape=False", both("test_summary.py")),
+    Mutation("a training counted as one call for an image", "command.commands", "training = 3 * config.steps", "training = 3 + config.steps", (PAGE,)),
+    Mutation("any file for a picture", "command.page", "(data := path.read_bytes()).startswith(sign)", "(data := path.read_bytes()).startswith(b'')", ("test_summary.py::test_only_pictures_are_pictures",)),
+    Mutation("a resumed curve over the old one", "command.progress", "purge_step=step + 1", "purge_step=None", ("test_summary.py::test_tensorboard_holds_what_the_log_holds",)),
+    Mutation("ink that is not seen at night", "command.page", "for theirs, ours in _inks().items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
 
     Mutation("attributes learned as one choice", "features", "loss_of = F.binary_cross_entropy_with_logits if", "loss_of = F.cross_entropy if", ("test_features.py::test_attributes_are_questions_with_yes_or_no",)),
     Mutation("first weights that leave torch's random numbers changed", "features", "with torch.random.fork_rng(devices=[]):\n        torch.default_generator.manual_seed(seed)", "if True:\n        torch.default_generator.manual_seed(seed)", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
@@ -379,7 +379,7 @@ def replaced(text: str, mutation: Mutation, where: str) -> str:
 
 def mutate(folder: Path, mutation: Mutation) -> None:
     "Make the mistake in the module and in the exported cells of its notebook."
-    module = folder / "ddpm_lit" / f"{mutation.module}.py"
+    module = folder / "ddpm_lit" / f"{mutation.module.replace('.', '/')}.py"
     module.write_text(replaced(module.read_text(encoding="utf-8"), mutation, module.name), encoding="utf-8")
     path = page_of(mutation.module, folder)
     notebook = nbformat.read(path, as_version=4)
