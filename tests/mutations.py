@@ -1,14 +1,17 @@
-"""Mistakes made on purpose, to see whether the pages and the tests notice: `python tests/mutations.py [part of a name ...]`.
+"""Mistakes made on purpose, to see whether the pages and the tests notice: `python
+tests/mutations.py [part of a name ...]`.
 
-Each mutation replaces one piece of an exported formula by a near miss: a sign, an index, a
-root, a coefficient. It is made in a temporary copy, both in the module and in the notebook
-that exports it, and must be found exactly once in either. Then the page's code is run, or a
-test file, whichever the mutation names as its judges. A mutation counts as caught if every
-judge fails, and fails for the right reason: an assertion or a refused value, not a crash.
+Each mutation replaces one piece of an exported formula by a near miss: a sign, an
+index, a root, a coefficient. It is made in a temporary copy, both in the module and
+in the notebook that exports it, and must be found exactly once in either. Then the
+page's code is run, or a test file, whichever the mutation names as its judges. A
+mutation counts as caught if every judge fails, and fails for the right reason: an
+assertion or a refused value, not a crash.
 
-Every judge is a process of its own, forked from one that has imported everything heavy, but
-never the package: that comes from the copy. A page runs once for all its mutations: each is
-tried in a fork of that run, from the cell in which the mistake is made."""
+Every judge is a process of its own, forked from one that has imported everything
+heavy, but never the package: that comes from the copy. A page runs once for all its
+mutations: each is tried in a fork of that run, from the cell in which the mistake is
+made."""
 import atexit
 import functools
 import gc
@@ -371,18 +374,29 @@ def page_of(module: str, folder: Path = ROOT) -> Path:
     raise SystemExit(f"no notebook exports {module}")
 
 
+CLOSING = (")", "]", "}")
+
+
 def tokens(text: str) -> list[tuple[str, int, int]]:
-    "Words and signs with their places; spaces, line breaks and a comma before a closing bracket do not count, so that the layout of the code is free."
+    """Words and signs with their places; spaces, line breaks and a comma before a
+    closing bracket do not count, so that the layout of the code is free."""
     found = [(m[0], m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)]
-    return [token for token, (after, *_) in zip(found, [*found[1:], ("", 0, 0)]) if not (token[0] == "," and after in (")", "]", "}"))]
+    pairs = zip(found, [*found[1:], ("", 0, 0)])
+    return [
+        token for token, (after, *_) in pairs if token[0] != "," or after not in CLOSING
+    ]
 
 
 def replaced(text: str, mutation: Mutation, where: str) -> str:
-    "The text with `old`, which stands in it once in whatever layout, replaced by `new`."
+    """The text with `old`, which stands in it once in whatever layout, replaced by
+    `new`."""
     whole, words = tokens(text), [word for word, *_ in tokens(mutation.old)]
     spelled, first = [word for word, *_ in whole], words[0]
-    places = [i for i, word in enumerate(spelled) if word == first and spelled[i:i + len(words)] == words]
-    if len(places) != 1: raise SystemExit(f"'{mutation.name}': {mutation.old!r} occurs {len(places)} times in {where}, not once")
+    starts = [i for i, word in enumerate(spelled) if word == first]
+    places = [i for i in starts if spelled[i : i + len(words)] == words]
+    if len(places) != 1:
+        found = f"{mutation.old!r} occurs {len(places)} times"
+        raise SystemExit(f"'{mutation.name}': {found} in {where}, not once")
     start, end = whole[places[0]][1], whole[places[0] + len(words) - 1][2]
     return text[:start] + mutation.new + text[end:]
 
@@ -427,14 +441,12 @@ def mistake(folder: Path, mutation: Mutation):
 
 def court(processes: int) -> ProcessPoolExecutor:
     "Processes that call `tried` and `noticed`, each asking one judge at a time."
-    return ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), prepare
-    )
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), prepare)
 
 
 def prepare() -> None:
-    """In a process of the court: import what takes long, once for all judges. A fork has
-    no threads but its first, so there may be no others."""
+    """In a process of the court: import what takes long, once for all judges. A fork
+    has no threads but its first, so there may be no others."""
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         del os.environ[name]
     os.environ.update(
@@ -495,8 +507,8 @@ def put_back(folder: Path, before: dict[Path, bytes | None]) -> None:
 
 
 def try_from_here(mutation: Mutation, cells: list[str], first: int, names: dict):
-    """In a fork, go on with the mutated cell: exit code and report. What lies in files is
-    put back; all else that the fork does, it does to itself."""
+    """In a fork, go on with the mutated cell: exit code and report. What lies in
+    files is put back; all else that the fork does, it does to itself."""
     scratch = Path(tempfile.gettempdir())
     report = scratch.parent / "report of a fork"
     assert threading.active_count() == 1, "a fork would leave threads behind"
@@ -516,8 +528,9 @@ def try_from_here(mutation: Mutation, cells: list[str], first: int, names: dict)
 
 def run_page(path: Path, mutations: tuple[Mutation, ...]) -> tuple[int, dict]:
     """Run a notebook's cells in one namespace, without a kernel. Before a cell with
-    mistakes, each of them is tried in a fork: the cells above are the same for all, since
-    no page imports the module that it exports. The page's own verdict, and theirs."""
+    mistakes, each of them is tried in a fork: the cells above are the same for all,
+    since no page imports the module that it exports. The page's own verdict, and
+    theirs."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -545,9 +558,12 @@ def run_tests(name: str) -> int:
     return int(pytest.main([*quiet, f"tests/{name}"]))
 
 
-def sit(scratch: Path, judge: str, module: str, mutations: tuple[Mutation, ...]) -> None:
-    """In a judge's own process: judge the package that lies in the workspace. The verdict
-    on it is the exit code; those on the mutations of a page are written down."""
+def sit(
+    scratch: Path, judge: str, module: str, mutations: tuple[Mutation, ...]
+) -> None:
+    """In a judge's own process: judge the package that lies in the workspace. The
+    verdict on it is the exit code; those on the mutations of a page are written
+    down."""
     code, folder = 3, workspace()
     try:
         with open(scratch / "report", "wb") as report:
@@ -574,8 +590,9 @@ def sit(scratch: Path, judge: str, module: str, mutations: tuple[Mutation, ...])
 
 
 def verdict(judge: str, module: str, mutations: tuple[Mutation, ...] = ()):
-    """What a judge says of the workspace, and of the mutations of his page. 0: all is well;
-    1: he found a mistake; anything else: he could not judge. With it, his words."""
+    """What a judge says of the workspace, and of the mutations of his page. 0: all
+    is well; 1: he found a mistake; anything else: he could not judge. With it, his
+    words."""
     workspace()  # made here, so that the fork does not make one of its own
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -598,8 +615,8 @@ def fair(judge: str, module: str, said: tuple[int, str]) -> None:
 
 @functools.cache
 def innocent(test: str) -> None:
-    """The unchanged package passes the test. Known already where the quick suite has just
-    passed on this tree, as in .ci/run."""
+    """The unchanged package passes the test. Known already where the quick suite has
+    just passed on this tree, as in .ci/run."""
     if "QUICK_SUITE_PASSED" not in os.environ:
         fair(test, "", verdict(test, "")[0])
 
@@ -622,8 +639,8 @@ def seen_by_page(mutations: tuple[Mutation, ...]) -> dict[str, bool]:
 
 
 def seen_by_test(mutation: Mutation, test: str, known: bool = False) -> bool:
-    """Whether the tests of a file, or one of them, notice the mutation. `known`: that they
-    pass without it."""
+    """Whether the tests of a file, or one of them, notice the mutation. `known`:
+    that they pass without it."""
     if not known:
         innocent(test)
     with mistake(workspace(), mutation):
@@ -643,7 +660,8 @@ def by_module(mutations) -> dict[str, tuple[Mutation, ...]]:
 
 
 def main(parts: list[str]) -> int:
-    "Ask all judges of the chosen mutations; the number of those that one of them missed."
+    """Ask all judges of the chosen mutations; the number of those that one of them
+    missed."""
 
     def chosen(m: Mutation) -> bool:
         return not parts or any(part in m.name or part == m.module for part in parts)

@@ -22,6 +22,14 @@ def test_layout(kind, now):
     assert not mended, "run python tests/style.py: its list of exceptions can shrink"
 
 
+@pytest.mark.slow
+def test_types():
+    pytest.importorskip("mypy")
+    allowed, found = style.excepted()["type errors"], style.type_errors()
+    worse = {name: n for name, n in found.items() if n > allowed.get(name, 0)}
+    assert not worse, f"more than before, run python -m mypy: {worse}"
+
+
 def test_ruff_finds_nothing():
     "With the rules in ruff.toml, in modules, notebooks, tests and benchmarks."
     call = [sys.executable, "-m", "ruff", "check", "--no-cache", "--quiet", "."]
