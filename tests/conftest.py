@@ -1,6 +1,6 @@
-"""What all tests share: a fixed seed, hypothesis without deadlines and without chance, and
-one thread (the tensors are small, and threads that wait for each other cost more than they
-give)."""
+"""What all tests share: a fixed seed, hypothesis without deadlines and without chance,
+and one thread (the tensors are small, and threads that wait for each other cost
+more than they give)."""
 
 import os
 

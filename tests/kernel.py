@@ -41,7 +41,7 @@ def begin(connection: str, folder: str, arguments: list[str]) -> int:
 
 
 def run_in_fork(code: str, folder: Path) -> tuple[int, str]:
-    "In the process with the libraries: run code in a fork. Its exit code and its output."
+    "In the process with the libraries: run code in a fork. Its exit code and output."
     with tempfile.TemporaryFile("w+", encoding="utf-8") as words:
         if not (pid := os.fork()):
             failed = 1

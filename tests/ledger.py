@@ -1,9 +1,10 @@
 """The ledger: every claim of the mathematics pages, in the order in which it is made.
-`python tests/ledger.py [part of a name ...]` runs the pages and writes nbs/ledger.json.
+`python tests/ledger.py [part of a name ...]` runs the pages and writes
+nbs/ledger.json.
 
-The equation map is made from that file. A page is run with an ear in it: a cell before the
-first that counts the claims after each cell, and one after the last that prints them. So a
-claim is known with the section of the page in which it stands."""
+The equation map is made from that file. A page is run with an ear in it: a cell
+before the first that counts the claims after each cell, and one after the last that
+prints them. So a claim is known with the section of the page in which it stands."""
 
 import json
 import os

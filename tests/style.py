@@ -1,5 +1,6 @@
 """The layout of the code, measured. What is still to be mended is listed in
-tests/style.json, which can only shrink: `python tests/style.py` strikes what was mended."""
+tests/style.json, which can only shrink: `python tests/style.py` strikes what was
+mended."""
 
 import ast
 import json
@@ -28,7 +29,7 @@ def long_lines(text: str) -> int:
 
 
 def name_in(source: str) -> str:
-    "What a cell is known by: the first public name that it defines, or the first of all."
+    "What a cell is known by: the first public name that it defines, or else the first."
     found = [node.name for node in ast.parse(source).body if hasattr(node, "name")]
     return next((name for name in found if name[0] != "_"), found[0] if found else "")
 

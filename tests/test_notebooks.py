@@ -13,7 +13,8 @@ import yaml
 from book import NOTEBOOKS, NUMBERED, ROOT, code, module_of, name_of, part_of, read
 
 MACHINE_PATH = re.compile(
-    r"(?<![\w.~])/(home|root|tmp|work|Users|private|var/folders|opt|mnt|workspace)/\w|[A-Z]:\\\\?Users|site-packages|0x[0-9a-f]{9,}"
+    r"(?<![\w.~])/(home|root|tmp|work|Users|private|var/folders|opt|mnt|workspace)/\w"
+    r"|[A-Z]:\\\\?Users|site-packages|0x[0-9a-f]{9,}"
 )
 # seconds of processor time for one notebook, beside the import of heavy libraries: a
 # busy machine does not make a page slow

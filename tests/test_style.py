@@ -1,4 +1,4 @@
-"The layout of the code: short lines, one statement in each, exported cells in one view."
+"The layout of the code: short lines, one statement in each, short exported cells."
 
 import subprocess
 import sys

@@ -125,7 +125,9 @@ def test_the_digits_are_inside(installed, tmp_path):
         """
 import ddpm_lit as d, torch
 run = d.load_pretrained("digits")
-x = d.sample(run.model, run.schedule, torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), d.DDIM(steps=10), param=run.param, clip=run.clip)
+noise = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+how = dict(param=run.param, clip=run.clip)
+x = d.sample(run.model, run.schedule, noise, d.DDIM(steps=10), **how)
 assert x.shape == (4, 1, 8, 8) and x.abs().max() <= 1.001
 """,
     )
