@@ -28,7 +28,7 @@ from .images import save_image, to_uint8
 from .ddim import ddim_encode
 from .ddpm import Step, sample_steps
 from .editing import between, inpaint_steps, strips, trajectory
-from .image_files import read_image
+from .image_files import load_image
 from .forward import draw_noise
 from .guidance import guided
 from .runs import Run
@@ -558,7 +558,7 @@ def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file():
         raise ValueError(f"there is no picture {str(path)!r}")
-    pixels = read_image(path, None, channels)
+    pixels = load_image(path, None, channels)
     if pixels.shape[1:] != (size, size):
         raise ValueError(
             f"the picture {path} must have {size}x{size} pixels, as the images of "
