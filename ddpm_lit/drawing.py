@@ -26,7 +26,7 @@ from .images import save_image, to_uint8
 from .ddim import check_noise_free, ddim_encode
 from .ddpm import Sampler, Step, sample_steps
 from .editing import between, inpaint_steps, stack_steps, trajectory
-from .image_files import read_image as read_pixels
+from .image_files import load_image
 from .generate import Batch, at_least, conditioned, last_x, numbered_noise
 from .generate import placed
 from .storage import atomic_write
@@ -356,7 +356,7 @@ def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file():
         raise ValueError(f"there is no picture {str(path)!r}")
-    pixels = read_pixels(path, None, channels)
+    pixels = load_image(path, None, channels)
     if pixels.shape[1:] != (size, size):
         raise ValueError(
             f"the picture {path} must have {size}x{size} pixels, as the images of "

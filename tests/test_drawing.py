@@ -697,7 +697,7 @@ def test_files_of_pictures_and_masks(tmp_path):
         lambda: read_mask(PLAIN, tmp_path / "wide.png"): "wide.png 8x8",
         lambda: read_image(
             PLAIN, tmp_path / "letter.png"
-        ): "letter.png read as a picture",
+        ): "letter.png read as an image",
         lambda: read_image(PLAIN, tmp_path / "none.png"): "no picture none.png",
     }.items():
         with pytest.raises(ValueError) as refusal:
