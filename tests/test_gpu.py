@@ -16,7 +16,7 @@ import torch
 from small import PICTURES, same, weights
 from torch import nn
 
-from ddpm_lit import DDIM, DDPM, Denoiser, EPS, V, DPMSolver, ImageData, Run
+from ddpm_lit import DDIM, DDPM, Denoiser, V, DPMSolver, ImageData, Run
 from ddpm_lit import TrainConfig, Trainer, UNet, UNetConfig, bits_per_dim
 from ddpm_lit import cosine_schedule, evaluate_run, linear_schedule, load_images
 from ddpm_lit import load_pretrained, sample, save_image
