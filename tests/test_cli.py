@@ -584,10 +584,10 @@ def test_classes_have_the_names_of_their_folders(capsys):
         ]
     )
     assert [
-        "a".draw_batches("cat", "sea lion"),
-        "b".draw_batches(sampler="2"),
-        "c".draw_batches("0", "1"),
-        "d".draw_batches("2", "cat"),
+        draw("a", "sea lion", "cat"),
+        draw("b", "2"),
+        draw("c", "1", "0"),
+        draw("d", "cat", "2"),
     ] == [0] * 4
     assert (pixels_of("c.png") == pixels_of("d.png")).all() and len(
         {pixels_of(f"{name}.png").tobytes() for name in "abc"}
