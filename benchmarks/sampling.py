@@ -209,10 +209,11 @@ def beside(model: Model, config: UNetConfig, n: int, rounds: int) -> float:
     t = torch.full((n,), 500, device=DEVICE)
 
     def calls() -> None:
-        with torch.inference_mode():
+        with torch.no_grad():  # as in a walk: another mode would be compiled anew
             for _ in range(50):
                 model(x, t)
 
+    calls()
     whole, alone = (
         median(call, 1, rounds) for call in (walk(model, DDIM(50), config, n), calls)
     )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['collect', 'floats', 'optimized', 'sampling_settings', 'fingerprint', 'read_settings', 'image_name', 'missing',
            'claim', 'draw_folder', 'trajectories', 'save_trajectories', 'save_trajectories_gif', 'draw_frames',
-           'read_run_image', 'read_mask', 'interpolation', 'Encoded', 'encode_decode', 'inpaintings']
+           'read_image', 'read_mask', 'interpolation', 'Encoded', 'encode_decode', 'inpaintings']
 
 # %% ../nbs/6_using/01_generating.ipynb #443b8157
 import copy
@@ -26,7 +26,7 @@ from .images import save_image, to_uint8
 from .ddim import check_noise_free, ddim_encode
 from .ddpm import Sampler, Step, sample_steps
 from .editing import between, inpaint_steps, stack_steps, trajectory
-from .image_files import read_image
+from .image_files import load_image
 from .generate import Batch, at_least, conditioned, last_x, numbered_noise
 from .generate import placed
 from .storage import atomic_write
@@ -327,7 +327,7 @@ def _frames(steps: Sequence[Step]) -> Tensor:
     return torch.stack(rows, 1).clamp(-1, 1)
 
 # %% ../nbs/6_using/01_generating.ipynb #642df979
-def read_run_image(
+def read_image(
     run: Run,
     path: str | Path,
 ) -> Tensor:  # (C, H, W) in [-1, 1]
@@ -356,7 +356,7 @@ def _picture(path: Path, size: int, channels: int) -> Tensor:
     "(C, size, size) uint8."
     if not path.is_file():
         raise ValueError(f"there is no picture {str(path)!r}")
-    pixels = read_image(path, None, channels)
+    pixels = load_image(path, None, channels)
     if pixels.shape[1:] != (size, size):
         raise ValueError(
             f"the picture {path} must have {size}x{size} pixels, as the images of "

@@ -101,9 +101,10 @@ def write_tensors(
     from safetensors.torch import save
 
     here = {name: _copied(x) for name, x in tensors.items()}
-    header = {"format": "pt"}  # other libraries ask for it
-    if facts is not None:
-        header["facts"] = json.dumps(facts, allow_nan=False)
+    if facts is None:
+        header = {"format": "pt"}  # other libraries ask for it
+    else:
+        header = {"facts": json.dumps(facts, allow_nan=False)}
     with atomic_write(path) as file:
         file.write(save(here, header))
 
@@ -129,8 +130,8 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             facts = (file.metadata() or {}).get("facts", "{}")
     except SafetensorError as problem:
-        problem_text = f"{path} is damaged or no safetensors file: {problem}"
-        raise ValueError(problem_text) from None
+        message = f"{path} is damaged or no safetensors file: {problem}"
+        raise ValueError(message) from None
     return tensors, _object(facts, path)
 
 # %% ../nbs/3_images/01_storage.ipynb #39fd771f

@@ -20,7 +20,7 @@ from ddpm_lit import linear_schedule, load_images, sample, sample_steps, save_im
 from ddpm_lit.drawing import claim, collect, draw_folder
 from ddpm_lit.drawing import draw_frames, encode_decode, fingerprint, floats
 from ddpm_lit.drawing import inpaintings, interpolation, missing, optimized
-from ddpm_lit.drawing import read_mask, read_run_image, read_settings, sampling_settings
+from ddpm_lit.drawing import read_image, read_mask, read_settings, sampling_settings
 from ddpm_lit.drawing import save_trajectories, save_trajectories_gif, trajectories
 from ddpm_lit.solvers import DPMSolver
 from ddpm_lit.generate import numbered_noise, placed
@@ -674,9 +674,9 @@ def test_files_of_pictures_and_masks(tmp_path):
     )
     save_image(x0, tmp_path / "x.png")
     torch.testing.assert_close(
-        read_run_image(PLAIN, tmp_path / "x.png"), x0, rtol=0, atol=1e-6
+        read_image(PLAIN, tmp_path / "x.png"), x0, rtol=0, atol=1e-6
     )
-    assert read_run_image(made(channels=3), tmp_path / "x.png").shape == (3, 8, 8)
+    assert read_image(made(channels=3), tmp_path / "x.png").shape == (3, 8, 8)
     save_image(
         torch.where(torch.arange(8) < 3, 1.0, -1.0).expand(1, 8, 8),
         tmp_path / "mask.png",
@@ -693,12 +693,12 @@ def test_files_of_pictures_and_masks(tmp_path):
     (tmp_path / "letter.png").write_text("no picture")
     for call, words in {
         lambda: read_mask(PLAIN, tmp_path / "black.png"): "black.png white",
-        lambda: read_run_image(PLAIN, tmp_path / "wide.png"): "wide.png 8x8 10x8",
+        lambda: read_image(PLAIN, tmp_path / "wide.png"): "wide.png 8x8 10x8",
         lambda: read_mask(PLAIN, tmp_path / "wide.png"): "wide.png 8x8",
-        lambda: read_run_image(
+        lambda: read_image(
             PLAIN, tmp_path / "letter.png"
-        ): "letter.png read as a picture",
-        lambda: read_run_image(PLAIN, tmp_path / "none.png"): "no picture none.png",
+        ): "letter.png read as an image",
+        lambda: read_image(PLAIN, tmp_path / "none.png"): "no picture none.png",
     }.items():
         with pytest.raises(ValueError) as refusal:
             call()

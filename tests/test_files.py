@@ -27,7 +27,7 @@ from PIL import Image
 
 import ddpm_lit.image_files as files
 from ddpm_lit.images import ImageData
-from ddpm_lit.image_files import ImageFiles, load_folder, read_image
+from ddpm_lit.image_files import ImageFiles, load_folder, load_image
 from ddpm_lit.datasets import NAMED_DATA, _celeba_number, load_images
 
 KINDS = {
@@ -528,7 +528,7 @@ def kinds() -> dict[str, tuple]:
 def test_each_kind_of_file_arrives_as_it_looks(tmp_path, name, channels):
     im, format, options = kinds()[name]
     im.save(tmp_path / f"x.{KINDS[format]}", format, **options)
-    x = read_image(tmp_path / f"x.{KINDS[format]}", channels=channels)
+    x = load_image(tmp_path / f"x.{KINDS[format]}", channels=channels)
     assert (
         x.shape == (channels, 8, 8)
         and x.dtype == torch.uint8
@@ -541,7 +541,7 @@ def test_all_shades_of_sixteen_bits(tmp_path):
     put(tmp_path / "x.png", np.arange(65536, dtype=np.uint16).reshape(256, 256))
     exact = torch.arange(65536).double() / 257
     assert (
-        read_image(tmp_path / "x.png", channels=1).flatten().double() - exact
+        load_image(tmp_path / "x.png", channels=1).flatten().double() - exact
     ).abs().max() <= 0.5
 
 
@@ -571,7 +571,7 @@ def test_all_shades_of_sixteen_bits(tmp_path):
 def test_what_is_no_image_is_refused_by_name(tmp_path, make, words):
     make(tmp_path / "x.tiff")
     said(
-        lambda: read_image(tmp_path / "x.tiff"),
+        lambda: load_image(tmp_path / "x.tiff"),
         f"{tmp_path / 'x.tiff'} cannot be read as an image",
         words,
     )
@@ -581,15 +581,15 @@ def test_the_middle_square(tmp_path):
     pixels = noise(0, 9, 20, 3)
     path = put(tmp_path / "x.png", pixels)
     assert np.array_equal(
-        read_image(path).permute(1, 2, 0), pixels
-    ) and np.array_equal(read_image(path, 9).permute(1, 2, 0), pixels[:, 5:14])
-    mean = read_image(
+        load_image(path).permute(1, 2, 0), pixels
+    ) and np.array_equal(load_image(path, 9).permute(1, 2, 0), pixels[:, 5:14])
+    mean = load_image(
         put(tmp_path / "even.png", np.tile(np.uint8([0, 255]), (64, 32))), 16, 1
     )
     assert mean.float().mean().sub(127.5).abs() < 1 and mean.float().std() < 10, (
         "fine stripes fade"
     )
-    assert read_image(path, 33).shape == (3, 33, 33)
+    assert load_image(path, 33).shape == (3, 33, 33)
 
 
 @given(
@@ -615,7 +615,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for name in ("warned of.png", "refused.png"):
         said(
-            lambda: read_image(tmp_path / name),
+            lambda: load_image(tmp_path / name),
             name,
             "100 pixels",
             "MAX_IMAGE_PIXELS",
@@ -657,7 +657,7 @@ def test_a_folder_and_its_zip_are_the_same(tmp_path, stream):
     assert (
         all(
             torch.equal(
-                data[0].pixels(torch.tensor([i]))[0], read_image(folder / name, 6)
+                data[0].pixels(torch.tensor([i]))[0], load_image(folder / name, 6)
             )
             for i, name in enumerate(in_order)
         )
@@ -915,7 +915,7 @@ def test_those_that_are_left_keep_their_classes(tmp_path, stream):
     assert (
         data.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
         and data.names == ("a", "b", "c")
-        and torch.equal(data[3].images[0], read_image(folder / "b/1.png"))
+        and torch.equal(data[3].images[0], load_image(folder / "b/1.png"))
     )
 
 

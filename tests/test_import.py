@@ -112,10 +112,22 @@ def test_version_is_the_one_in_settings():
     assert ddpm_lit.__version__ == settings["DEFAULT"]["version"]
 
 
+def packages_of(path) -> list[str]:
+    "The package that a file lies in, and those around it."
+    parts = path.relative_to(PACKAGE.parent).parent.parts
+    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def file_of(module: str):
+    return PACKAGE / f"{module.replace('.', '/')}.py"
+
+
 def imported(path) -> set[str]:
     """The modules that a file imports, anywhere in it; those of the package as
     `ddpm_lit.x`."""
     found = set()
+    # the package that one, two, ... dots stand for
+    dots = ["", *(p for p in packages_of(path))]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -123,9 +135,7 @@ def imported(path) -> set[str]:
             assert all(alias.name != "*" for alias in node.names), (
                 f"{path.name} imports *"
             )
-            base = ".".join(
-                filter(None, ["ddpm_lit" if node.level else "", node.module])
-            )
+            base = ".".join(filter(None, [dots[node.level], node.module]))
             found |= (
                 {
                     f"ddpm_lit.{alias.name}"
@@ -142,8 +152,8 @@ def imported(path) -> set[str]:
 def test_a_module_imports_only_earlier_ones(module):
     places = modules()
     mine = {
-        name.split(".")[1]
-        for name in imported(PACKAGE / f"{module}.py")
+        name.removeprefix("ddpm_lit.")
+        for name in imported(file_of(module))
         if name.startswith("ddpm_lit.")
     }
     assert mine <= set(places), (
@@ -158,7 +168,7 @@ def test_a_module_imports_only_earlier_ones(module):
 
 @pytest.mark.parametrize("module", modules())
 def test_exported_code_does_not_import_the_tools_of_the_page(module):
-    roots = {name.partition(".")[0] for name in imported(PACKAGE / f"{module}.py")}
+    roots = {name.partition(".")[0] for name in imported(file_of(module))}
     assert not roots & (
         {"fastcore", "nbdev", "IPython", "execnb", "pytest"}
         | (set() if module == "proof" else {"sympy"})
@@ -166,8 +176,29 @@ def test_exported_code_does_not_import_the_tools_of_the_page(module):
 
 
 def test_every_module_comes_from_a_notebook():
-    files = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__", "__main__", "_modidx"}
-    assert files == set(modules())
+    files = {
+        ".".join(p.relative_to(PACKAGE).with_suffix("").parts)
+        for p in PACKAGE.rglob("*.py")
+    }
+    by_hand = {"__init__", "__main__", "_modidx", "cli", "command.__init__"}
+    assert files - by_hand == set(modules())
+
+
+def test_public_names_are_written_twice_and_alike():
+    """For the interpreter in a table, for type checkers as imports; and none is the name
+    of a module, which would hide it once that module is imported."""
+    import ddpm_lit
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        a.name: n.module.removeprefix("ddpm_lit.") for n in block.body for a in n.names
+    }
+    assert typed == ddpm_lit._HOMES
+    assert ddpm_lit.__all__ == ["__version__", *typed]
+    assert not set(typed) & {name.split(".")[0] for name in modules()}
+    with pytest.raises(AttributeError, match="nothing_such"):
+        ddpm_lit.nothing_such
 
 
 def test_nothing_is_exported_twice():
@@ -175,7 +206,7 @@ def test_nothing_is_exported_twice():
 
     names = Counter()
     for module in modules():
-        tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+        tree = ast.parse(file_of(module).read_text(encoding="utf-8"))
         names.update(
             node.name
             for node in tree.body
