@@ -6,7 +6,7 @@
 __all__ = ['T', 'HELP', 'MARKS', 'SEEDS', 'Tracker', 'TRACKERS', 'Final', 'Spacing', 'draft', 'checked', 'nearest', 'read_draft',
            'parse', 'check_bounds', 'Common', 'check_trackers', 'Resume', 'Walk', 'Sample', 'Evaluate']
 
-# %% ../../nbs/7_command/02_flags.ipynb #66eeff4a
+# %% ../../nbs/7_command/02_flags.ipynb #21b29a8e
 import difflib
 import importlib.util
 import io
@@ -24,6 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from .terminal import UsageError, usage
 
+# %% ../../nbs/7_command/02_flags.ipynb #0e0386d9
 if TYPE_CHECKING:
     import torch
 
