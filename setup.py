@@ -34,7 +34,10 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["ddpm_lit", "ddpm_lit.*"]),
-    package_data={"ddpm_lit": ["py.typed", "*.mplstyle", "weights/*/*", "judges/*/*"]},
+    package_data={
+        "ddpm_lit": ["py.typed", "*.pyi", "*.mplstyle", "weights/*/*", "judges/*/*"],
+        "ddpm_lit.command": ["page.html", "page.css"],
+    },
     install_requires=cfg["requirements"].split(),
     extras_require={
         name: cfg[f"{name}_requirements"].split()

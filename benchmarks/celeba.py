@@ -17,24 +17,10 @@ import torch
 from origin import ROOT
 from stages import Stages, parser
 
-from ddpm_lit import (
-    DDIM,
-    DDPM,
-    DPMSolver,
-    ImageData,
-    Run,
-    UNet,
-    distances,
-    draw,
-    evaluate_run,
-    fit_classifier,
-    load_classifier,
-    load_images,
-    load_pretrained,
-    save_grid,
-    trajectories,
-)
-from ddpm_lit.drawing import collect, floats, interpolation, save_strips
+from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, distances
+from ddpm_lit import evaluate_run, fit_classifier, load_classifier, load_images
+from ddpm_lit import load_pretrained, save_grid, trajectories
+from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, predictions, save_classifier
 from ddpm_lit.report import sampled, table
@@ -260,15 +246,14 @@ def guidance(work: Work) -> dict:
                 told = train.contexts[: work.args.few // 4].clone()
                 told[:, i] = value
                 pixels = collect(
-                    draw(
-                        run,
-                        DPMSolver(10),
+                    run.draw_batches(
                         len(told),
+                        DPMSolver(10),
                         0,
-                        work.args.batch,
-                        told.tolist(),
-                        scale,
-                        work.device,
+                        batch=work.args.batch,
+                        labels=told.tolist(),
+                        guidance=scale,
+                        device=work.device,
                     )
                 )
                 row[f"{name}={value:g}"] = work.seen(pixels)[name]
@@ -300,21 +285,25 @@ def pictures(work: Work) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     told = work.split("train").contexts[:32].tolist()
     save_grid(
-        floats(collect(draw(run, DDIM(50), 32, labels=told, device=work.device))),
+        floats(
+            collect(run.draw_batches(32, DDIM(50), labels=told, device=work.device))
+        ),
         out / "ddim.png",
         columns=8,
     )
     save_grid(
         floats(
-            collect(draw(run, DDPM(steps=250), 32, labels=told, device=work.device))
+            collect(
+                run.draw_batches(32, DDPM(steps=250), labels=told, device=work.device)
+            )
         ),
         out / "ddpm.png",
         columns=8,
     )
-    save_strips(
+    save_trajectories(
         collect(
             trajectories(
-                run, DDIM(50), 3, labels=told[:3], moments=8, device=work.device
+                run, DDIM(50), 3, labels=told[:3], frames=8, device=work.device
             )
         ),
         out / "trajectory.png",
@@ -333,7 +322,9 @@ def pictures(work: Work) -> dict:
     rows = [
         floats(
             collect(
-                draw(run, DDIM(50), 8, labels=[told], guidance=2.0, device=work.device)
+                run.draw_batches(
+                    8, DDIM(50), labels=[told], guidance=2.0, device=work.device
+                )
             )
         )
         for told in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1))

@@ -18,36 +18,17 @@ import torch
 from origin import ROOT
 from stages import Stages, parser
 
-from ddpm_lit import (
-    DDIM,
-    DDPM,
-    DPMSolver,
-    ImageData,
-    Run,
-    UNet,
-    accuracy_score,
-    distances,
-    draw,
-    encode_decode,
-    evaluate_run,
-    fit_classifier,
-    load_classifier,
-    load_images,
-    load_pretrained,
-    save_grid,
-    trajectories,
-)
-from ddpm_lit.drawing import collect, floats, interpolation, save_strips
+from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, accuracy_score
+from ddpm_lit import distances, encode_decode, evaluate_run, fit_classifier
+from ddpm_lit import load_classifier, load_images, load_pretrained, save_grid
+from ddpm_lit import trajectories
+from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, save_classifier
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import (
-    load_weights,
-    read_checkpoint,
-    read_log,
-    read_tensors,
-    write_tensors,
-)
+from ddpm_lit.runs import load_weights, read_checkpoint, read_log
+from ddpm_lit.storage import read_tensors
+from ddpm_lit.storage import write_tensors
 from ddpm_lit.train import keyed_generator
 
 MAIN, LONGER = "--num-classes 10 --compile", 24_000
@@ -168,7 +149,11 @@ def sampled_part(
         else None
     )
     return ImageData(
-        collect(draw(run, sampler, n, 0, batch, labels, device=device, first=first)),
+        collect(
+            run.draw_batches(
+                n, sampler, 0, batch=batch, labels=labels, device=device, first=first
+            )
+        ),
         labels,
     )
 
@@ -365,7 +350,7 @@ def walks(work: Work) -> dict:
             sampler = (
                 DPMSolver(S)
                 if eta == "dpm"
-                else DDPM("beta", S)
+                else DDPM(S, "beta")
                 if eta == "beta"
                 else DDIM(S, eta)
             )
@@ -490,7 +475,7 @@ def guidance(work: Work) -> dict:
 def _drawn(work: Work, n: int, guidance: float = 1.0) -> torch.Tensor:
     "Floats: digits by 50 steps of DDIM, the classes in turn."
     options = dict(labels=range(10), guidance=guidance, device=work.device)
-    return floats(collect(draw(work.main(), DDIM(50), n, **options)))
+    return floats(collect(work.main().draw_batches(n, DDIM(50), **options)))
 
 
 def _classes(work: Work, path: Path) -> None:
@@ -498,8 +483,8 @@ def _classes(work: Work, path: Path) -> None:
 
 
 def _trajectory(work: Work, path: Path) -> None:
-    options = dict(labels=(3, 5, 8, 0), moments=10, device=work.device)
-    save_strips(collect(trajectories(work.main(), DDIM(50), 4, **options)), path)
+    options = dict(labels=(3, 5, 8, 0), frames=10, device=work.device)
+    save_trajectories(collect(trajectories(work.main(), DDIM(50), 4, **options)), path)
 
 
 def _guidance(work: Work, path: Path) -> None:

@@ -15,6 +15,7 @@ run as run.tar.gz, and the pictures."""
 import argparse
 import copy
 import json
+import math
 import platform
 import re
 import shlex
@@ -33,27 +34,10 @@ import torch
 from origin import origin
 from timing import DEVICE, Clock, attempt, compiling, now
 
-from ddpm_lit import (
-    DDIM,
-    Bound,
-    DPMSolver,
-    ImageData,
-    Run,
-    TrainConfig,
-    Trainer,
-    TrainRecord,
-    UNet,
-    UNetConfig,
-    V,
-    accuracy_score,
-    bits_per_dim,
-    cosine_schedule,
-    fast,
-    load_images,
-    load_pretrained,
-    save_run,
-)
-from ddpm_lit.drawing import collect, draw
+from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, TrainConfig, Trainer
+from ddpm_lit import TrainRecord, UNet, UNetConfig, V, accuracy_score, bits_per_dim
+from ddpm_lit import cosine_schedule, load_images, load_pretrained, optimized
+from ddpm_lit.drawing import collect
 from ddpm_lit.report import table
 
 # 2.30 million parameters, 4.6 MB in half precision. Widths that are multiples of 32
@@ -111,7 +95,7 @@ class Work(mnist.Work):
 
     @cache  # so that it is compiled once
     def _quick(self, run: Run, compiled: bool) -> Run:
-        return fast(run, "bf16" if DEVICE == "cuda" else "fp32", compiled)
+        return optimized(run, "bf16" if DEVICE == "cuda" else "fp32", compiled, DEVICE)
 
 
 # %% Training by the clock
@@ -140,8 +124,9 @@ class Session:
     def run(self) -> None:
         "Train until the time is over; the network is compiled already."
         self.begun = now()
-        self._advance(2 * self.every)
-        self.pace = (now() - self.begun) / (2 * self.every)
+        first = self.trainer.step
+        self._advance(2 * self.every, self.begun + self.seconds / 10)
+        self.pace = (now() - self.begun) / (self.trainer.step - first)
         for share in (*PLANS, 1.0):
             self._plan()
             self._until(share)
@@ -149,7 +134,7 @@ class Session:
     def first_steps(self) -> None:
         "Compile; the steps count, the time does not."
         started = now()
-        self._advance(20)
+        self._advance(20, math.inf)
         print(f"first steps: {now() - started:.1f} s", flush=True)
 
     def _plan(self) -> None:
@@ -173,10 +158,10 @@ class Session:
         if self.trainer.step > first:
             self.pace = (now() - started) / (self.trainer.step - first)
 
-    def _advance(self, steps: int) -> None:
+    def _advance(self, steps: int, end: float) -> None:
         goal = self.trainer.step + steps
         for _ in self._steps():
-            if self.trainer.step >= goal:
+            if self.trainer.step >= goal or time.perf_counter() > end:
                 break
 
     def _steps(self) -> Iterator[None]:
@@ -246,7 +231,7 @@ def trained(work: Work) -> dict:
 
 
 def saved(work: Work, trainer: Trainer) -> None:
-    "The averaged weights in half precision, as `save_run` writes a run."
+    "The averaged weights in half precision, as `Run.save` writes a run."
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
     facts = dict(data="mnist", data_dir=None, attributes=[], noise=NOISE)
     facts["train"] = asdict(trainer.config)
@@ -256,7 +241,7 @@ def saved(work: Work, trainer: Trainer) -> None:
     half = copy.deepcopy(trainer.ema_model()).cpu().half()
     half = half.to(memory_format=torch.contiguous_format)
     folder = work.folder / "run"
-    save_run(folder, half, trainer.schedule, V, (-1, 1), facts)
+    Run(half, trainer.schedule, V, (-1, 1), facts).save(folder)
     with tarfile.open(work.args.out / "run.tar.gz", "w:gz") as tar:
         tar.add(folder, "mnist")
 
@@ -399,8 +384,11 @@ class Warm:
 def warm(args: argparse.Namespace) -> None:
     run = Run(UNet(NETWORK).eval(), cosine_schedule(), V, (-1, 1), {})
     labels = torch.randint(10, (args.batch,))
-    quick, options = fast(run, "bf16", True), dict(labels=labels, device=DEVICE)
-    collect(draw(quick, DDIM(2), args.batch, 0, args.batch, **options))
+    quick, options = (
+        optimized(run, "bf16", True, DEVICE),
+        dict(labels=labels, device=DEVICE),
+    )
+    collect(quick.draw_batches(args.batch, DDIM(2), 0, batch=args.batch, **options))
 
 
 def goals(found: dict[str, dict]) -> list[str]:

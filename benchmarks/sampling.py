@@ -34,20 +34,8 @@ from timing import DEVICE, Clock, attempt, flops, matrix_rate, median, once, pro
 from torch import Tensor, nn
 from workers import held, serve, shared_words, started
 
-from ddpm_lit import (
-    DDIM,
-    DDPM,
-    EPS,
-    Parameterization,
-    Run,
-    UNet,
-    UNetConfig,
-    V,
-    draw_noise,
-    linear_schedule,
-    sample,
-    to_diffusers,
-)
+from ddpm_lit import DDIM, DDPM, Denoiser, EPS, Parameterization, Run, UNet, UNetConfig
+from ddpm_lit import V, draw_noise, linear_schedule, sample, to_diffusers
 from ddpm_lit.unet import PRESETS
 
 # Small, so that a thousand steps can be repeated on a CPU.
@@ -125,9 +113,9 @@ def walk(
     def draw() -> Tensor:
         generator = torch.Generator(DEVICE).manual_seed(0)
         xT = draw_noise(shape, generator, DEVICE)
-        options = dict(param=param, clip=clip, generator=generator)
+        denoiser = Denoiser(model, schedule, param, clip)
         with torch.inference_mode():
-            return sample(model, schedule, xT, sampler, **options).cpu()
+            return sample(denoiser, xT, sampler, generator=generator).cpu()
 
     return draw
 
@@ -221,10 +209,11 @@ def beside(model: Model, config: UNetConfig, n: int, rounds: int) -> float:
     t = torch.full((n,), 500, device=DEVICE)
 
     def calls() -> None:
-        with torch.inference_mode():
+        with torch.no_grad():  # as in a walk: another mode would be compiled anew
             for _ in range(50):
                 model(x, t)
 
+    calls()
     whole, alone = (
         median(call, 1, rounds) for call in (walk(model, DDIM(50), config, n), calls)
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from origin import ROOT, origin
 
-from ddpm_lit import Run, fast
+from ddpm_lit import Run, optimized
 from ddpm_lit.runs import read_log
 from ddpm_lit.storage import write_json
 
@@ -111,10 +111,11 @@ class Stages:
         )
 
     def quick(self, run: Run) -> Run:
-        return fast(
+        return optimized(
             run,
             "bf16" if self.device == "cuda" or self.args.bf16 else "fp32",
             self.args.compile,
+            self.device,
         )
 
     def write(self, names: list[str], **facts) -> dict:

@@ -288,7 +288,7 @@ def sampler_from_diffusers(
     variance = theirs.get("variance_type", "fixed_small")
     allowed = f"be one of {', '.join(_VARIANCES)}: learned variances are not supported"
     require(variance in _VARIANCES, "variance_type", repr(variance), allowed)
-    return DDPM(_VARIANCES[variance], timesteps=times)
+    return DDPM(variance=_VARIANCES[variance], timesteps=times)
 
 # %% ../nbs/4_training/04_diffusers.ipynb #eef9b216
 def _settings(thing: Any) -> dict[str, Any]:

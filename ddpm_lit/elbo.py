@@ -7,16 +7,16 @@ __all__ = ['vlb_weight', 'decoder_log_prob', 'VLBTerms', 'vlb_terms']
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #e7406796
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .forward import draw_noise, q_sample, stride
+from .forward import draw_noise, q_sample, transition
 from .gaussian import Gaussian, gaussian_kl
 from .posterior import q_posterior
-from .prediction import EPS, Parameterization, clip_prediction
+from .prediction import EPS, Denoiser, Parameterization
 from .schedule import NoiseSchedule, at_least_float32
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #0d742296
@@ -35,7 +35,7 @@ def vlb_weight(
     """c_0²/2σ_t² for x_0: the weight of the squared error in L_{t−1} (DDPM eq. 12), for
     t = 1 in L_0 as a density. ValueError for ε at ᾱ_t = 0, or another `variance`."""
     _check_variance(variance)
-    _, beta = stride(schedule, t - 1, t)
+    _, beta = transition(schedule, t - 1, t)
     abar_s, abar_t = schedule.at(t - 1), schedule.at(t)
     # σ_t²/β_t
     share = (
@@ -112,15 +112,7 @@ def _bits_per_dim(nats: Tensor) -> Tensor:
     return nats.flatten(1).mean(1) / math.log(2)
 
 
-def _guess(model, schedule, xt, t, param, y, clip) -> Tensor:
-    "x̂_0 at the same time t for all images."
-    times = torch.full((len(xt),), t, device=xt.device)
-    out = model(xt, times) if y is None else model(xt, times, y)
-    pred = param.decode(schedule, out, xt, t)
-    return (pred if clip is None else clip_prediction(schedule, pred, xt, t, clip)).x0
-
-
-def _prior(schedule, x0) -> Tensor:
+def _prior(schedule: NoiseSchedule, x0: Tensor) -> Tensor:
     "KL(q(x_T | x_0) ‖ N(0, I))."
     abar_T = schedule.alpha_bar[-1]
     return gaussian_kl(
@@ -129,7 +121,7 @@ def _prior(schedule, x0) -> Tensor:
     )
 
 
-def _step_kl(schedule, error, t, variance) -> Tensor:
+def _step_kl(schedule: NoiseSchedule, error: Tensor, t: int, variance: str) -> Tensor:
     """KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)) for error = x_0 − x̂_0; both means
     contain the same multiple of x_t, so it is left out."""
     q = q_posterior(schedule, error, torch.zeros_like(error), t)
@@ -137,28 +129,22 @@ def _step_kl(schedule, error, t, variance) -> Tensor:
         q,
         Gaussian(
             torch.zeros_like(error),
-            q.var if variance == "posterior" else stride(schedule, t - 1, t)[1],
+            q.var if variance == "posterior" else transition(schedule, t - 1, t)[1],
         ),
     )
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #632fe63a
 @torch.no_grad()
 def vlb_terms(
-    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
-    model: Callable[..., Tensor],
-    schedule: NoiseSchedule,
+    denoiser: Denoiser,  # its `clip` is a fixed range, as the sampler's, or None
     # (B, ...) clean data: one of the values -1 + 2k/(levels-1), unless levels is None
     x0: Tensor,
     *,
-    param: Parameterization = EPS,  # what the model predicts
     # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
     variance: str = "posterior",
-    # (B, ...) labels or contexts; None: the model is called without
-    y: Tensor | None = None,
+    y: Tensor | None = None,  # (B, ...) labels or contexts
     # how many values a pixel can have (DDPM eq. 13); None: data with a density
     levels: int | None = 256,
-    # range to which x̂_0 is clamped, as the sampler does it
-    clip: tuple[float, float] | None = None,
     # for the noise, drawn afresh for each t
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> VLBTerms:  # bits per dimension, float32 or wider
@@ -167,13 +153,11 @@ def vlb_terms(
     _check_variance(variance)
     if levels is not None:
         _check_levels(x0, levels)
-    x0 = at_least_float32(x0)
+    x0, schedule = at_least_float32(x0), denoiser.schedule
     kl = x0.new_empty(len(x0), schedule.T - 1)
     for t in range(schedule.T, 0, -1):
-        xt = q_sample(
-            schedule, x0, t, draw_noise(x0.shape, generator, x0.device, x0.dtype)
-        )
-        guess = _guess(model, schedule, xt, t, param, y, clip)
+        eps = draw_noise(x0.shape, generator, x0.device, x0.dtype)
+        guess = denoiser(q_sample(schedule, x0, t, eps), t, y).x0
         if t > 1:
             kl[:, t - 2] = _bits_per_dim(_step_kl(schedule, x0 - guess, t, variance))
     last = Gaussian(guess, schedule.beta[1])

@@ -139,7 +139,7 @@ def mean_distance(
         )
     return math.sqrt(2 * as_float64(images).flatten(1).var(0).sum().item())
 
-
+# %% ../nbs/5_quality/01_evaluation.ipynb #a40d7e15
 def as_float64(x: Tensor) -> Tensor:
     "x in float64, where it lies; on the CPU if its device has none, as Apple's."
     return (x.cpu() if x.device.type == "mps" else x).double()

@@ -31,7 +31,7 @@ from ddpm_lit.runs import (
     write_json,
     write_tensors,
 )
-from .train import keyed_generator
+from .forward import keyed_generator
 
 # %% ../nbs/5_quality/02_features.ipynb #bcae3095
 class Classifier(nn.Module):

@@ -7,27 +7,25 @@ __all__ = ['classifier_guided', 'guided']
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #f5e0fad9
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from .prediction import EPS, Parameterization
-from .schedule import NoiseSchedule, at_least_float32, expand
+from .prediction import Denoiser, Model
+from .schedule import at_least_float32, expand
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #37e8da59
 def classifier_guided(
-    # model(x, t) that knows no label, or model(x, t, y) with another label to be guided
-    # further
-    model: Callable[..., Tensor],
-    schedule: NoiseSchedule,
+    # one that knows no label, or that is asked with another label, to be guided further
+    denoiser: Denoiser,
     # (x_t (B, ...), t (B,)) -> (B,) log p(y | x_t) in nats, for the y that is wanted
     log_prob: Callable[[Tensor, Tensor], Tensor],
     scale: float,  # g: 0 ignores the classifier, 1 is Bayes' rule
-    param: Parameterization = EPS,  # what the model predicts
-    # a model (x, t) -> out for any sampler, or (x, t, y) -> out
-) -> Callable[..., Tensor]:
+) -> Denoiser:
     """ε̂ − g √(1−ᾱ_t) ∇ log p(y | x_t) (Dhariwal & Nichol 2021, eq. 14), or the same in
     x_0 or v. ValueError where ᾱ_t = 0: pure noise tells a classifier nothing."""
+    schedule, param = denoiser.schedule, denoiser.param
 
     def guided_model(x: Tensor, t: Tensor, *y: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -41,22 +39,19 @@ def classifier_guided(
             )
         x0_shift = expand(scale * (1 - abar_t) / abar_t.sqrt(), slope) * slope
         eps_shift = expand(-scale * (1 - abar_t).sqrt(), slope) * slope
-        return at_least_float32(model(x, t, *y)) + param.target(
-            schedule, x0_shift, eps_shift, t
-        )
+        shift = param.target(schedule, x0_shift, eps_shift, t)
+        return at_least_float32(denoiser.model(x, t, *y)) + shift
 
-    return guided_model
+    return Denoiser(guided_model, schedule, param, denoiser.clip)
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #94db50a0
 def _asked_of(
-    model: Callable[..., Tensor], y: Tensor | int, scale: float | Tensor
+    model: Model, y: Tensor | int, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """`y` and `scale` as tensors, refused where no model could take them, or this one
     cannot."""
-    y, scale = (
-        torch.as_tensor(y),
-        torch.as_tensor(scale, dtype=torch.float64, device="cpu"),
-    )
+    y = torch.as_tensor(y)
+    scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
     labels = y.dtype == torch.int64 and y.ndim < 2
     if not labels and not (y.is_floating_point() and y.ndim == 2):
         raise ValueError(
@@ -83,40 +78,47 @@ def _check_batch(name: str, value: Tensor, x: Tensor) -> None:
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #9b1d67da
 def guided(
-    # model(x, t, y=None); one call of twice the batch if it has a method `null(y)`,
-    # else two calls
-    model: Callable[..., Tensor],
+    # one call of twice the batch if its model has a method `null(y)`, else two calls
+    denoiser: Denoiser,
     # (B,) int64 labels, (B, D) float contexts, or one label for all images
     y: Tensor | int,
     # g: 0 ignores y, 1 is plainly conditional, above 1 exaggerates; () or (B,)
     scale: float | Tensor,
-    # a model (x, t) -> out, for any sampler, with batches of B images
-) -> Callable[..., Tensor]:
+) -> Denoiser:  # for any sampler, with batches of B images, and no y
     """out(null) + g · (out(y) − out(null)) (Ho & Salimans 2022, eq. 6, g = 1 + w), in
     whatever the model predicts. ValueError for a y or scale that does not fit the model
     or the batch."""
+    model = denoiser.model
     y, scale = _asked_of(model, y, scale)
+    # moved once for each device, not at every step
+    on = cache(lambda device: y.to(device))
 
     def guided_model(x: Tensor, t: Tensor, again: Tensor | None = None) -> Tensor:
         if again is not None:
             raise ValueError(
-                "y must be None for a guided model: it was told when it was made"
+                "y must be None for a guided denoiser: it was given when it was made"
             )
         for name, value in (("y", y), ("scale", scale)):
             _check_batch(name, value, x)
-        wanted = (y if y.ndim else y.expand(len(x))).to(x.device)
+        wanted = on(x.device) if y.ndim else on(x.device).expand(len(x))
         none = [model.null(wanted)] if hasattr(model, "null") else []
         if scale.ndim == 0 and scale == 0:
             return model(x, t, *none)
         if scale.ndim == 0 and scale == 1:
             return model(x, t, wanted)
-        if none:
-            free, bound = model(
-                torch.cat([x, x]), torch.cat([t, t]), torch.cat([*none, wanted])
-            ).chunk(2)
-        else:
-            free, bound = model(x, t), model(x, t, wanted)
-        free, bound = at_least_float32(free), at_least_float32(bound)
+        free, bound = _both(model, x, t, none, wanted)
         return free + expand(scale, free) * (bound - free)
 
-    return guided_model
+    return Denoiser(guided_model, denoiser.schedule, denoiser.param, denoiser.clip)
+
+# %% ../nbs/2_sampling/04_guidance.ipynb #a9a9c5fa
+def _both(
+    model: Model, x: Tensor, t: Tensor, none: list[Tensor], wanted: Tensor
+) -> tuple[Tensor, Tensor]:
+    "out(null) and out(y), in one call where the model has a null to put in a batch."
+    if none:
+        x, t = torch.cat([x, x]), torch.cat([t, t])
+        free, bound = model(x, t, torch.cat([*none, wanted])).chunk(2)
+    else:
+        free, bound = model(x, t), model(x, t, wanted)
+    return at_least_float32(free), at_least_float32(bound)

@@ -7,15 +7,15 @@ __all__ = ['Bound', 'bits_per_dim']
 
 # %% ../nbs/5_quality/03_likelihood.ipynb #4bc95bea
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .elbo import VLBTerms, vlb_terms
 from .features import on_device
-from .runs import Run
-from .train import keyed_generator
+from .forward import Stream, keyed_generator
+from .prediction import Denoiser
 
 # %% ../nbs/5_quality/03_likelihood.ipynb #17899ad2
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Bound:
 
 # %% ../nbs/5_quality/03_likelihood.ipynb #a17c877d
 def bits_per_dim(
-    run: Run,
+    denoiser: Denoiser,
     x0: Tensor,                # (N, C, H, W) float in [-1, 1]: images not trained on
     levels: int | None = 256,  # how many values a pixel can have; None: a density
     *,
@@ -54,8 +54,8 @@ def bits_per_dim(
     # wraps the iterator of batches, such as a progress bar does
     watch: Callable[[Iterable[Tensor]], Iterable[Tensor]] = iter,
 ) -> Bound:
-    """The bound, with T network calls for each image. `x̂_0` is clipped to the run's
-    range as in sampling; a dynamic threshold is no fixed range, and is left out.
+    """The bound, with T network calls for each image. `x̂_0` is clipped to the
+    denoiser's range as in sampling; a dynamic threshold is no fixed range, and is left out.
     ValueError as in `vlb_terms`."""
     if not len(x0) or batch < 1:
         raise ValueError(
@@ -65,14 +65,14 @@ def bits_per_dim(
         raise ValueError(
             f"y must have one row for each of the {len(x0)} images, got {len(y)}"
         )
-    model = on_device(run.model, device)
-    clip = run.clip if isinstance(run.clip, tuple) else None
+    clip = denoiser.clip if isinstance(denoiser.clip, tuple) else None
+    there = replace(denoiser, model=on_device(denoiser.model, device), clip=clip)
 
     def terms(some: Tensor) -> VLBTerms:
-        own = [keyed_generator(seed, 5, int(i)) for i in some]
+        own = [keyed_generator(seed, Stream.BOUND, int(i)) for i in some]
         told = None if y is None else y[some].to(device)
-        given = dict(param=run.param, y=told, levels=levels, clip=clip, generator=own)
-        return vlb_terms(model, run.schedule, x0[some].to(device), **given)
+        x = x0[some].to(device)
+        return vlb_terms(there, x, y=told, levels=levels, generator=own)
 
     return _bound([terms(some) for some in watch(torch.arange(len(x0)).split(batch))])
 

@@ -8,7 +8,7 @@ __all__ = ['q_posterior']
 # %% ../nbs/1_mathematics/05_posterior.ipynb #efd70eee
 from torch import Tensor
 
-from .forward import stride
+from .forward import transition
 from .gaussian import Gaussian
 from .schedule import NoiseSchedule, at_least_float32, expand
 
@@ -28,7 +28,7 @@ def q_posterior(
             f"x0 must have the shape of xt, {tuple(xt.shape)}, got {tuple(x0.shape)}"
         )
     s = t - 1 if s is None else s
-    alpha, beta = stride(schedule, s, t)
+    alpha, beta = transition(schedule, s, t)
     if beta.ndim and len(beta) != len(xt):
         raise ValueError(
             f"t and s must have one time for each of the {len(xt)} images of xt, "

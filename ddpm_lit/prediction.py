@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['EPS', 'X0', 'V', 'PARAMETERIZATIONS', 'Clip', 'Prediction', 'Parameterization', 'DynamicThreshold', 'clip_prediction',
-           'ddpm_loss', 'min_snr_weight']
+           'Model', 'Denoiser', 'ddpm_loss', 'min_snr_weight']
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #007e16b8
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -150,8 +151,10 @@ class DynamicThreshold:
     ) -> Tensor:  # (B, ...) within [-1, 1], float32 or wider
         "Cut each image at its own s, then divide by it."
         x0 = at_least_float32(x0)
-        # one by one: torch's quantile takes at most 2^24 numbers
-        s = torch.stack([image.abs().flatten().quantile(self.quantile) for image in x0])
+        size = x0.abs().flatten(1)
+        # torch's quantile takes at most 2^24 numbers at a time
+        parts = size.split(max(1, 2**24 // max(1, size.shape[1])))
+        s = torch.cat([part.quantile(self.quantile, dim=1) for part in parts])
         s = expand(s.clamp(self.least, self.most), x0)
         return x0.clamp(-s, s) / s
 
@@ -181,6 +184,47 @@ def clip_prediction(
     low, high = clip
     return X0.decode(schedule, pred.x0.clamp(low, high), xt, t)
 
+# %% ../nbs/1_mathematics/06_prediction.ipynb #f6c50fba
+class Model(Protocol):
+    """A network, of anybody: it answers what a Parameterization names, in x's shape.
+    Where there is no y, it is called without."""
+
+    def __call__(
+        self,
+        x: Tensor,  # (B, ...) x_t
+        t: Tensor,  # (B,) int64, 1..T
+        y: Tensor | None = None,  # (B, ...) labels or contexts
+        /,
+    ) -> Tensor: ...
+
+# %% ../nbs/1_mathematics/06_prediction.ipynb #946fccb7
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    "A network with all that asking it needs."
+
+    model: Model  # put in evaluation mode by the caller
+    schedule: NoiseSchedule  # what its t mean
+    param: Parameterization = EPS  # what it predicts
+    # clip x̂_0 to this range, (-1, 1) for images, or by a DynamicThreshold; None does
+    # not clip
+    clip: Clip | None = None
+
+    def __call__(
+        self,
+        x: Tensor,  # (B, ...) x_t
+        t: int | Tensor,  # one time for all, or (B,) int64; 1..T
+        y: Tensor | None = None,  # (B, ...) labels or contexts; None: asked without
+    ) -> Prediction:  # x̂_0 and ε̂, which together make x_t, clipped or not
+        "What the network sees in x_t."
+        times = t
+        if not isinstance(t, Tensor):
+            times = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        out = self.model(x, times) if y is None else self.model(x, times, y)
+        pred = self.param.decode(self.schedule, out, x, t)
+        if self.clip is None:
+            return pred
+        return clip_prediction(self.schedule, pred, x, t, self.clip)
+
 # %% ../nbs/1_mathematics/06_prediction.ipynb #90155e04
 def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:
     if reduction not in ("mean", "none"):
@@ -193,8 +237,7 @@ def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #dda49287
 def ddpm_loss(
-    # model(x_t, t) or model(x_t, t, y) -> the prediction that `param` names
-    model: Callable[..., Tensor],
+    model: Model,
     schedule: NoiseSchedule,
     x0: Tensor,  # (B, ...) clean data, images in [-1, 1]
     t: Tensor,  # (B,) int64, 1..T

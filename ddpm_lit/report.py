@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .images import ImageData, to_float
 from .ddim import DDIM
-from .drawing import Watch, collect, draw
+from .drawing import Watch, collect
 from .evaluate import mean_distance, nearest_distances, share_error
 from ddpm_lit.features import (
     Classifier,
@@ -31,7 +31,7 @@ from ddpm_lit.features import (
 )
 from .likelihood import bits_per_dim
 from .runs import Run
-from .train import keyed_generator
+from .forward import keyed_generator
 
 # %% ../nbs/6_using/02_report.ipynb #a15a5eb2
 def judge_for(
@@ -186,7 +186,7 @@ def sampled(
 ) -> ImageData:             # with the labels or contexts that were asked for
     "Draw samples to measure: in the grey levels and with the labels of `train`."
     given = labels_like(train, run, n, seed)
-    batches = draw(run, sampler, n, seed, batch, given, guidance, device, watch=watch)
+    batches = run.draw_batches(n, sampler, seed, batch=batch, labels=given, guidance=guidance, device=device, watch=watch)
     pixels, levels = collect(batches), train.levels
     if levels != 256:
         pixels = (pixels.float() / 255 * (levels - 1)).round().to(torch.uint8)

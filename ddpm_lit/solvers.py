@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .ddpm import check_spacing, time_pairs, time_steps
-from .forward import stride
+from .forward import transition
 from .prediction import Prediction
 from .schedule import NoiseSchedule, at_least_float32
 
@@ -52,7 +52,7 @@ def logsnr_times(
 # %% ../nbs/2_sampling/03_solvers.ipynb #e8897999
 def _log_stride(schedule: NoiseSchedule, s: int, t: int) -> Tensor:
     "h = λ_s − λ_t, from e^{2h} − 1 = β/(α(1−ᾱ_s)); infinite where s = 0 or ᾱ_t = 0."
-    alpha, beta = stride(schedule, s, t)
+    alpha, beta = transition(schedule, s, t)
     return torch.log1p(beta / (alpha * (1 - schedule.at(s)))) / 2
 
 # %% ../nbs/2_sampling/03_solvers.ipynb #c893e14d
@@ -69,7 +69,7 @@ class DPMSolver:
     timesteps: Sequence[int] | None = None
     quad_end: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order!r}")
         if self.spacing not in get_args(SolverSpacing):

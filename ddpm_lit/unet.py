@@ -17,64 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# %% ../nbs/4_training/01_unet.ipynb #d6bb0f9b
+# %% ../nbs/4_training/01_unet.ipynb #c0ffee41
 Conditioning = Literal["add", "scale_shift"]
 Upsampling = Literal["nearest", "transposed"]
 
 
-@dataclass(frozen=True)
-class UNetConfig:
-    "The shape of a `UNet`; the defaults are DDPM's CIFAR-10 network (appendix B). ValueError for what cannot be built."
-
-    image_size: int = (
-        32  # height and width trained on; places the attention, other sizes work too
-    )
-    in_channels: int = 3  # C of the images, and of the output
-    channels: int = (
-        128  # width of the first level; even, 4 or more (sine and cosine halves)
-    )
-    multipliers: tuple[int, ...] = (
-        1,
-        2,
-        2,
-        2,
-    )  # width of each level, times `channels`; one level per entry
-    blocks: int = 2  # residual blocks per level going down; one more going up
-    attention: tuple[int, ...] = (
-        16,
-    )  # level sizes with self-attention after each block; the middle always has it
-    heads: int = 1  # attention heads; divides the width where there is attention
-    dropout: float = 0.1  # inside the residual blocks; 0 <= dropout < 1
-    num_classes: int | None = (
-        None  # K labels 0..K-1 and a learned null at K; None: no labels
-    )
-    context_dim: int | None = (
-        # D numbers that describe an image, in place of a label, with a learned null;
-        # None: no contexts
-        None
-    )
-    conditioning: Conditioning = "add"  # how a block is told time, label and context: added to its features, or as their scale and shift
-    upsampling: Upsampling = "nearest"  # the way up: repeated pixels and a convolution, as in the paper's code, or a transposed convolution
-    head_dim: int | None = (
-        # channels of an attention head, so that wider levels have more heads; None:
-        # `heads` at every width
-        None
-    )
-    norm_groups: int | None = (
-        # groups of every `GroupNorm`, a divisor of `channels`; None: as `groups` says
-        None
-    )
-    checkpointing: bool = field(
-        default=False,
-        compare=False,
-        # compute the blocks' features again in the backward pass, for memory; the network
-        # is the same
-    )
-
-    def __post_init__(self):
-        for name in ("multipliers", "attention"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        _check_config(self)
+class _Levels:
+    "What follows from the shape of a network, level by level."
+    image_size: int
+    channels: int
+    multipliers: tuple[int, ...]
+    attention: tuple[int, ...]
+    heads: int
+    head_dim: int | None
+    norm_groups: int | None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -84,9 +40,8 @@ class UNetConfig:
     @property
     def sizes(self) -> tuple[int, ...]:
         "Image size at each level: ⌈n/2^i⌉."
-        return tuple(
-            math.ceil(self.image_size / 2**i) for i in range(len(self.multipliers))
-        )
+        halvings = range(len(self.multipliers))
+        return tuple(math.ceil(self.image_size / 2**i) for i in halvings)
 
     @property
     def attends(self) -> tuple[bool, ...]:
@@ -96,26 +51,103 @@ class UNetConfig:
     @property
     def attention_widths(self) -> tuple[int, ...]:
         "Widths at which there is attention: the chosen levels and the middle."
-        return (
-            tuple(width for width, yes in zip(self.widths, self.attends) if yes)
-            + self.widths[-1:]
-        )
+        chosen = [w for w, yes in zip(self.widths, self.attends) if yes]
+        return (*chosen, self.widths[-1])
+
+# %% ../nbs/4_training/01_unet.ipynb #c0ffee42
+class _Divided(_Levels):
+    "What its channels are divided into."
 
     @property
     def groups(self) -> int:
-        "Groups of every `GroupNorm`: `norm_groups`, or the largest divisor of `channels` up to 32 that leaves four channels or more in a group, as the paper has."
-        return self.norm_groups or max(
-            g
-            for g in range(1, min(32, self.channels // 4) + 1)
-            if self.channels % g == 0
-        )
+        "`norm_groups`, or the largest divisor up to 32 with four channels in each."
+        few = range(1, min(32, self.channels // 4) + 1)
+        return self.norm_groups or max(g for g in few if self.channels % g == 0)
 
     def heads_at(self, width: int) -> int:
         "Attention heads at this width."
         return self.heads if self.head_dim is None else width // self.head_dim
 
+# %% ../nbs/4_training/01_unet.ipynb #d6bb0f9b
+@dataclass(frozen=True)
+class UNetConfig(_Divided):
+    "The shape of a `UNet`, by default DDPM's for CIFAR-10. ValueError for no shape."
+    # height and width trained on; places the attention, other sizes work too
+    image_size: int = 32
+    in_channels: int = 3  # C of the images, and of the output
+    # width of the first level; even, 4 or more (sine and cosine halves)
+    channels: int = 128
+    # width of each level, times `channels`; one level per entry
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2  # residual blocks per level going down; one more going up
+    # level sizes with self-attention after each block; the middle always has it
+    attention: tuple[int, ...] = (16,)
+    heads: int = 1  # attention heads; divides the width where there is attention
+    dropout: float = 0.1  # inside the residual blocks; 0 <= dropout < 1
+    # K labels 0..K-1 and a learned null at K; None: no labels
+    num_classes: int | None = None
+    # D numbers that describe an image, in place of a label, with a learned null; None:
+    # no contexts
+    context_dim: int | None = None
+    # how a block is told time, label and context: added to its features, or as their
+    # scale and shift
+    conditioning: Conditioning = "add"
+    # the way up: repeated pixels and a convolution, as in the paper's code, or a
+    # transposed convolution
+    upsampling: Upsampling = "nearest"
+    # channels of an attention head, so that wider levels have more heads; None: `heads`
+    # at every width
+    head_dim: int | None = None
+    # groups of every `GroupNorm`, a divisor of `channels`; None: as `groups` says
+    norm_groups: int | None = None
+    # compute the blocks' features again in the backward pass, for memory; the network
+    # is the same
+    checkpointing: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("multipliers", "attention"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_config(self)
+
 # %% ../nbs/4_training/01_unet.ipynb #878df3ff
 def _check_config(c: UNetConfig) -> None:
+    _check_sizes(c)
+    _check_division(c)
+    if c.num_classes and c.context_dim:
+        raise ValueError(
+            f"context_dim must be None where num_classes is given ({c.num_classes}), "
+            f"got {c.context_dim}: labels may be part of the context"
+        )
+    kinds = {"conditioning": Conditioning, "upsampling": Upsampling}
+    for name, kind in kinds.items():
+        allowed, value = get_args(kind), getattr(c, name)
+        if value not in allowed:
+            raise ValueError(
+                f"{name} must be one of {', '.join(allowed)}, got {value!r}"
+            )
+
+
+def _check_division(c: UNetConfig) -> None:
+    "Channels must be divided among heads and groups without a remainder."
+    if c.head_dim is not None and c.heads != 1:
+        raise ValueError(
+            f"heads must be 1 where head_dim is given ({c.head_dim}), which says how "
+            f"many there are, got {c.heads}"
+        )
+    name, parts = ("head_dim", c.head_dim) if c.head_dim else ("heads", c.heads)
+    for width in c.attention_widths:
+        if width % parts:
+            raise ValueError(
+                f"{name} must divide the width {width} of each level with attention, "
+                f"got {parts}"
+            )
+    if c.norm_groups and c.channels % c.norm_groups:
+        raise ValueError(
+            f"norm_groups must divide channels, {c.channels}, got {c.norm_groups}"
+        )
+
+# %% ../nbs/4_training/01_unet.ipynb #c0ffee43
+def _check_sizes(c: UNetConfig) -> None:
     for name in ("image_size", "in_channels", "blocks", "heads"):
         if getattr(c, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(c, name)}")
@@ -132,54 +164,20 @@ def _check_config(c: UNetConfig) -> None:
     if not 0 <= c.dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {c.dropout}")
     for name in ("num_classes", "context_dim", "head_dim", "norm_groups"):
-        if getattr(c, name) is not None and getattr(c, name) < 1:
-            raise ValueError(
-                f"{name} must be None or at least 1, got {getattr(c, name)}"
-            )
-    _check_division(c)
-    if c.num_classes and c.context_dim:
-        raise ValueError(
-            f"context_dim must be None where num_classes is given ({c.num_classes}), got {c.context_dim}: labels may be part of the context"
-        )
-    for name, kinds in (
-        ("conditioning", get_args(Conditioning)),
-        ("upsampling", get_args(Upsampling)),
-    ):
-        if getattr(c, name) not in kinds:
-            raise ValueError(
-                f"{name} must be one of {', '.join(kinds)}, got {getattr(c, name)!r}"
-            )
-
-
-def _check_division(c: UNetConfig) -> None:
-    "Channels must be divided among heads and groups without a remainder."
-    if c.head_dim is not None and c.heads != 1:
-        raise ValueError(
-            f"heads must be 1 where head_dim is given ({c.head_dim}), which says how many there are, got {c.heads}"
-        )
-    for width in c.attention_widths:
-        if width % (c.head_dim or c.heads):
-            raise ValueError(
-                f"{'head_dim' if c.head_dim else 'heads'} must divide the width {width} of each level with attention, got {c.head_dim or c.heads}"
-            )
-    if c.norm_groups and c.channels % c.norm_groups:
-        raise ValueError(
-            f"norm_groups must divide channels, {c.channels}, got {c.norm_groups}"
-        )
+        value = getattr(c, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be None or at least 1, got {value}")
 
 # %% ../nbs/4_training/01_unet.ipynb #f3bb02b9
 def time_embedding(
     # (B,) int64, 1..T; the embedded number is t - 1, as in the published weights
     t: Tensor,
     dim: int,  # even, 4 or more
-) -> (
-    Tensor
-):  # (B, dim) in torch's default type, float32 unless changed: sines, then cosines
-    "sin ω_i(t−1) and cos ω_i(t−1), with ω_i = 10000^(−i/(h−1)), h = dim/2 (Vaswani et al. 2017, section 3.5, with the scale of DDPM's code)."
+) -> Tensor:  # (B, dim) in torch's default type: sines, then cosines
+    "sin ω_i(t−1), cos ω_i(t−1), ω_i = 10000^(−i/(h−1)), h = dim/2 (as in DDPM's code)."
     half = dim // 2
-    frequencies = torch.exp(
-        -math.log(10000) / (half - 1) * torch.arange(half, device=t.device)
-    )
+    hands = torch.arange(half, device=t.device)
+    frequencies = torch.exp(-math.log(10000) / (half - 1) * hands)
     angles = (t - 1).float()[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -211,7 +209,7 @@ class Norm(nn.GroupNorm):
 
 # %% ../nbs/4_training/01_unet.ipynb #fef67c2f
 class Block(nn.Module):
-    "A residual block that is told the time (DDPM appendix B; with scale and shift, Nichol & Dhariwal 2021, appendix A); attention may follow."
+    "A residual block that is told the time (DDPM appendix B); attention may follow."
 
     def __init__(
         self,
@@ -229,11 +227,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        self.attention = (
-            Attention(c_out, config.groups, config.heads_at(c_out))
-            if attention
-            else nn.Identity()
-        )
+        self.attention: nn.Module = nn.Identity()
+        if attention:
+            heads = config.heads_at(c_out)
+            self.attention = Attention(c_out, config.groups, heads)
 
     def forward(
         self,
@@ -279,7 +276,7 @@ class Attention(nn.Module):
 
 # %% ../nbs/4_training/01_unet.ipynb #b1f8d58a
 class Downsample(nn.Conv2d):
-    "Strided convolution, n → ⌈n/2⌉: the paper's code pads right and below; an odd size needs both sides."
+    "Strided convolution, n → ⌈n/2⌉, padded right and below; odd sizes on both sides."
 
     def __init__(
         self,
@@ -330,7 +327,7 @@ class TransposedUpsample(nn.ConvTranspose2d):
 
 # %% ../nbs/4_training/01_unet.ipynb #196c1e13
 def _way_down(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
-    "The layers going down, and the widths of the features kept: of the first convolution and of each layer."
+    "The layers going down, and the widths of the features kept for the way up."
     layers, kept = nn.ModuleList(), [config.channels]
     for level, (width, attends) in enumerate(zip(config.widths, config.attends)):
         for _ in range(config.blocks):
@@ -343,42 +340,35 @@ def _way_down(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
 
 # %% ../nbs/4_training/01_unet.ipynb #650b2880
 def _way_up(config: UNetConfig, kept: list[int]) -> nn.ModuleList:
-    "The layers going up. Each block takes the features that were kept last: its input is wider by them."
-    layers, kept, width = nn.ModuleList(), list(kept), kept[-1]
-    upsample = {"nearest": Upsample, "transposed": TransposedUpsample}[
-        config.upsampling
-    ]
+    "The layers going up. Each block takes the features that were kept last as well."
+    layers, kept = nn.ModuleList(), list(kept)
+    below = kept[-1]
+    kinds = {"nearest": Upsample, "transposed": TransposedUpsample}
+    upsample = kinds[config.upsampling]
     for level in reversed(range(len(config.widths))):
+        width, attends = config.widths[level], config.attends[level]
         for _ in range(config.blocks + 1):
-            layers.append(
-                Block(
-                    width + kept.pop(),
-                    config.widths[level],
-                    config,
-                    config.attends[level],
-                )
-            )
-            width = config.widths[level]
+            layers.append(Block(below + kept.pop(), width, config, attends))
+            below = width
         if level > 0:
             layers.append(upsample(width))
     return layers
 
 # %% ../nbs/4_training/01_unet.ipynb #26958f32
 def _init_weights(net: nn.Module) -> None:
-    "As in the paper's code: Xavier, and zero where a residual branch or the network ends."
+    "As in the paper's code: Xavier; zero where a residual branch or the net ends."
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.xavier_uniform_(m.weight)
             nn.init.zeros_(m.bias)
-    ends = [m.conv2 for m in net.modules() if isinstance(m, Block)] + [
-        m.out for m in net.modules() if isinstance(m, Attention)
-    ]
+    ends = [m.conv2 for m in net.modules() if isinstance(m, Block)]
+    ends += [m.out for m in net.modules() if isinstance(m, Attention)]
     for m in [*ends, net.conv_out]:
         nn.init.zeros_(m.weight)
 
 # %% ../nbs/4_training/01_unet.ipynb #00c287cc
 class Context(nn.Module):
-    "What is added to the time embedding for a context; for none, a learned vector of its own."
+    "What is added to the time embedding for a context; for none, a learned vector."
 
     def __init__(
         self,
@@ -398,130 +388,137 @@ class Context(nn.Module):
 
 # %% ../nbs/4_training/01_unet.ipynb #09fc738f
 def _check_told(c: UNetConfig, y: Tensor, batch: int) -> None:
-    "Refuse what the network does not know. On an accelerator, or compiled, the values are not looked at: that would stall it, or break its graph."
-    seen = y.device.type == "cpu" and not torch.compiler.is_compiling()
+    "Refuse what the network does not know."
     if c.num_classes is None and c.context_dim is None:
         raise ValueError(
-            "y must be None for a network that knows neither labels nor contexts (num_classes and context_dim are None), got a tensor"
+            "y must be None for a network that knows neither labels nor contexts "
+            "(num_classes and context_dim are None), got a tensor"
         )
-    if c.num_classes is not None:
-        if y.dtype != torch.int64 or y.shape != (batch,):
-            raise ValueError(
-                f"y must be int64 of shape ({batch},), one label for each image, got {y.dtype} of shape {tuple(y.shape)}"
-            )
-        if seen and ((y < 0) | (y > c.num_classes)).any():
-            raise ValueError(
-                f"y must lie in 0..{c.num_classes - 1}, or be {c.num_classes} for none, got {y.tolist()}"
-            )
-    else:
-        if not y.is_floating_point() or y.shape != (batch, c.context_dim):
-            raise ValueError(
-                f"y must be float of shape ({batch}, {c.context_dim}), one context for each image, got {y.dtype} of shape {tuple(y.shape)}"
-            )
-        if seen and not (y.isfinite().all(1) | y.isnan().all(1)).all():
-            raise ValueError(
-                "y must have finite rows, or rows of NaN for none, got a row of both or with an infinite value"
-            )
+    # To look at values would stall an accelerator, and break a compiled graph.
+    seen = y.device.type == "cpu" and not torch.compiler.is_compiling()
+    got = f"got {y.dtype} of shape {tuple(y.shape)}"
+    if c.num_classes is None:
+        _check_context(y, (batch, c.context_dim), seen, got)
+        return
+    if y.dtype != torch.int64 or y.shape != (batch,):
+        raise ValueError(
+            f"y must be int64 of shape ({batch},), one label for each image, {got}"
+        )
+    if seen and ((y < 0) | (y > c.num_classes)).any():
+        raise ValueError(
+            f"y must lie in 0..{c.num_classes - 1}, or be {c.num_classes} for none, "
+            f"got {y.tolist()}"
+        )
+
+
+def _check_context(y: Tensor, shape: tuple[int, int], seen: bool, got: str) -> None:
+    if not y.is_floating_point() or y.shape != shape:
+        raise ValueError(
+            f"y must be float of shape {shape}, one context for each image, {got}"
+        )
+    if seen and not (y.isfinite().all(1) | y.isnan().all(1)).all():
+        raise ValueError(
+            "y must have finite rows, or rows of NaN for none, got a row of both or "
+            "with an infinite value"
+        )
+
+# %% ../nbs/4_training/01_unet.ipynb #c0ffee44
+class _Told(nn.Module):
+    "What a network makes of the time, and of a label or context if it knows such."
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        first, wide = config.channels, 4 * config.channels
+        layers = nn.Linear(first, wide), nn.SiLU(), nn.Linear(wide, wide)
+        self.time = nn.Sequential(*layers)
+        K, D = config.num_classes, config.context_dim
+        self.label = None if K is None else nn.Embedding(K + 1, wide)
+        self.context = None if D is None else Context(D, wide)
+
+    def null(
+        self,
+        y: Tensor,  # (B,) int64 labels, or (B, D) float contexts
+    ) -> Tensor:  # the same shape and type
+        "What is \"none\" for each label (K) or context (NaN). ValueError if unknown."
+        _check_told(self.config, y, len(y))
+        none = torch.nan if self.label is None else self.config.num_classes
+        return torch.full_like(y, none)
+
+    def embed(
+        self,
+        t: Tensor,  # (B,) int64, 1..T
+        # (B,) int64 labels or (B, D) float contexts, or the null of either; None: all
+        # null
+        y: Tensor | None,
+    ) -> Tensor:  # (B, 4 * channels)
+        "What the blocks are told. ValueError for what the network does not know."
+        if y is not None:
+            _check_told(self.config, y, len(t))
+        hands = time_embedding(t, self.config.channels)
+        emb = self.time(hands.to(self.time[0].weight.dtype))
+        if self.label is not None:
+            none = torch.full_like(t, self.config.num_classes)
+            emb = emb + self.label(none if y is None else y)
+        if self.context is not None:
+            emb = emb + (self.context.null if y is None else self.context(y.to(emb)))
+        return F.silu(emb)
 
 # %% ../nbs/4_training/01_unet.ipynb #97f5ae20
 def _answer(block: Block, emb: Tensor, *features: Tensor) -> Tensor:
     "What the block makes of the features, taken side by side as channels."
     return block(torch.cat(features, dim=1) if len(features) > 1 else features[0], emb)
 
+
+def _check_times(t: Tensor, x: Tensor) -> None:
+    if t.dtype != torch.int64 or t.shape != x.shape[:1]:
+        raise ValueError(
+            f"t must be int64 of shape ({len(x)},), one time for each image, "
+            f"got {t.dtype} of shape {tuple(t.shape)}"
+        )
+
+
 # %% ../nbs/4_training/01_unet.ipynb #57748958
-class UNet(nn.Module):
+class UNet(_Told):
     "The network of Ho et al. (2020, appendix B), as `model(x, t, y=None)`."
 
     def __init__(
         self,
         config: UNetConfig = UNetConfig(),  # its shape
     ):
-        super().__init__()
-        self.config = config
-        first, last, wide = config.channels, config.widths[-1], 4 * config.channels
-        self.time = nn.Sequential(
-            nn.Linear(first, wide), nn.SiLU(), nn.Linear(wide, wide)
-        )
-        self.label = (
-            None
-            if config.num_classes is None
-            else nn.Embedding(config.num_classes + 1, wide)
-        )
-        self.context = (
-            None if config.context_dim is None else Context(config.context_dim, wide)
-        )
+        super().__init__(config)
+        first, last = config.channels, config.widths[-1]
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        down, kept = _way_down(config)
-        middle = nn.ModuleList(
-            [Block(last, last, config, attention=True), Block(last, last, config)]
-        )
-        self.down, self.up, self.middle = down, _way_up(config, kept), middle
+        self.down, kept = _way_down(config)
+        middle = Block(last, last, config, attention=True), Block(last, last, config)
+        self.up, self.middle = _way_up(config, kept), nn.ModuleList(middle)
         self.norm_out = Norm(config.groups, config.widths[0], eps=1e-6)
         self.conv_out = nn.Conv2d(config.widths[0], config.in_channels, 3, padding=1)
         _init_weights(self)
-
-    def null(
-        self,
-        y: Tensor,  # (B,) int64 labels, or (B, D) float contexts
-    ) -> Tensor:  # the same shape and type
-        'What stands for "none" in the place of each label (K) or context (NaN). ValueError for a network that knows neither.'
-        _check_told(self.config, y, len(y))
-        return torch.full_like(
-            y, torch.nan if self.label is None else self.config.num_classes
-        )
-
-    def embed(
-        self,
-        t: Tensor,  # (B,) int64, 1..T
-        y: Tensor
-        # (B,) int64 labels or (B, D) float contexts, or the null of either; None: all
-        # null
-        | None,
-    ) -> Tensor:  # (B, 4 * channels)
-        "What the blocks are told: the time, and the label or context if the network knows such. ValueError for what it does not know."
-        if y is not None:
-            _check_told(self.config, y, len(t))
-        emb = self.time(
-            time_embedding(t, self.config.channels).to(self.conv_in.weight.dtype)
-        )
-        if self.label is not None:
-            emb = emb + self.label(
-                torch.full_like(t, self.config.num_classes) if y is None else y
-            )
-        if self.context is not None:
-            emb = emb + (self.context.null if y is None else self.context(y.to(emb)))
-        return F.silu(emb)
 
     def forward(
         self,
         x: Tensor,  # (B, C, H, W), any H and W
         t: Tensor,  # (B,) int64, 1..T
-        y: Tensor
-        # (B,) int64 labels 0..K-1 or (B, D) float contexts; K, or a row of NaN, is the
-        # null; None: all null
-        | None = None,
+        # (B,) int64 labels or (B, D) float contexts, or the null of either; None: all null
+        y: Tensor | None = None,
     ) -> Tensor:  # (B, C, H, W): the prediction, in the parameterization trained for
-        "ε_θ(x_t, t), or x_0 or v, as trained. ValueError for times of the wrong type or shape, and for labels or contexts that the network does not know."
-        if t.dtype != torch.int64 or t.shape != x.shape[:1]:
-            raise ValueError(
-                f"t must be int64 of shape ({len(x)},), one time for each image, got {t.dtype} of shape {tuple(t.shape)}"
-            )
-        emb = self.embed(t, y)
-        x = self.conv_in(x)
+        "ε_θ(x_t, t), or x_0 or v, as trained. ValueError for a t or y that cannot be."
+        _check_times(t, x)
+        emb, x = self.embed(t, y), self.conv_in(x)
         kept = [x]
         again = self.config.checkpointing and torch.is_grad_enabled()
         answer = partial(checkpoint, _answer, use_reentrant=False) if again else _answer
         for layer in self.down:
             x = answer(layer, emb, x) if isinstance(layer, Block) else layer(x)
             kept.append(x)
-        for block in self.middle:
-            x = answer(block, emb, x)
+        for layer in self.middle:
+            x = answer(layer, emb, x)
         for layer in self.up:
-            x = (
-                answer(layer, emb, x, kept.pop())
-                if isinstance(layer, Block)
-                else layer(x, kept[-1].shape[-2:])
-            )
+            if isinstance(layer, Block):
+                x = answer(layer, emb, x, kept.pop())
+            else:
+                x = layer(x, kept[-1].shape[-2:])
         return self.conv_out(F.silu(self.norm_out(x)))
 
 # %% ../nbs/4_training/01_unet.ipynb #17972487

@@ -34,7 +34,7 @@ MOVED = {
     "summary.html": "7_command/run_page.html",
     "terminal.html": "7_command/terminal.html",
     "flags.html": "7_command/flags.html",
-    "cli.html": "7_command/commands.html",
+    "cli.html": "7_command/main.html",
     "digits.html": "8_cases/digits.html",
     "mnist.html": "8_cases/mnist.html",
     "celeba.html": "8_cases/faces.html",

@@ -1,5 +1,6 @@
-"""What all tests share: a fixed seed, hypothesis without deadlines and without chance, and one thread (the tensors are small, and
-threads that wait for each other cost more than they give)."""
+"""What all tests share: a fixed seed, hypothesis without deadlines and without chance,
+and one thread (the tensors are small, and threads that wait for each other cost
+more than they give)."""
 
 import os
 
@@ -11,6 +12,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
+from mutations import court
 
 settings.register_profile(
     "repository",
@@ -30,6 +32,13 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def clerk():
+    "A process that has imported the heavy libraries and makes forks of itself."
+    with court(1) as pool:
+        yield pool
 
 
 def pytest_collection_modifyitems(items):

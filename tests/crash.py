@@ -1,7 +1,10 @@
-"""A training that is killed again and again: `python tests/crash.py KILLS STEPS SEED` prints what came of it as JSON.
+"""A training that is killed again and again: `python tests/crash.py KILLS STEPS SEED`
+prints what came of it as JSON.
 
-Each life is a copy of this process (os.fork) that goes on from the newest checkpoint and saves another after every step; after a random time it is
-killed with SIGKILL, three lives out of four while a file is being written. The last life may finish. What it reaches must be what a training reaches that was never killed."""
+Each life is a copy of this process (os.fork) that goes on from the newest
+checkpoint and saves another after every step; after a random time it is killed with
+SIGKILL, three lives out of four while a file is being written. The last life may
+finish. What it reaches must be what a training reaches that was never killed."""
 
 import json
 import os
@@ -13,10 +16,9 @@ import time
 import zlib
 from pathlib import Path
 
+# accelerate and dynamo are imported late otherwise, by every life anew
 import accelerate  # noqa: F401
 import torch
-
-# noqa: F401  (both are imported late otherwise, by every life anew)
 import torch._dynamo
 
 from ddpm_lit import ImageData, TrainConfig, Trainer, UNet, UNetConfig, linear_schedule

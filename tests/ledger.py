@@ -1,7 +1,10 @@
-"""The ledger: every claim of the mathematics pages, in the order in which it is made. `python tests/ledger.py [part of a name ...]` runs the pages and writes nbs/ledger.json.
+"""The ledger: every claim of the mathematics pages, in the order in which it is made.
+`python tests/ledger.py [part of a name ...]` runs the pages and writes
+nbs/ledger.json.
 
-The equation map is made from that file. A page is run with an ear in it: a cell before the first that counts the claims after each cell, and one
-after the last that prints them. So a claim is known with the section of the page in which it stands."""
+The equation map is made from that file. A page is run with an ear in it: a cell
+before the first that counts the claims after each cell, and one after the last that
+prints them. So a claim is known with the section of the page in which it stands."""
 
 import json
 import os
@@ -10,14 +13,16 @@ import sys
 
 import nbformat
 from book import NBS, NUMBERED, name_of, part_of, read
-from nbclient import NotebookClient
+from kernel import execute
+from mutations import court
 
 FILE = NBS / "ledger.json"
 PAGES = [p for p in NUMBERED if part_of(p) <= 2]  # mathematics and sampling
 FIRST = """def _ear():
     from ddpm_lit import proof
     shell, counts = get_ipython(), []
-    def claims(): return shell.user_ns.get("LEDGER", proof.LEDGER)  # the page on notation makes its own
+    def claims():  # the page on notation makes its own
+        return shell.user_ns.get("LEDGER", proof.LEDGER)
     shell.events.register("post_run_cell", lambda result: counts.append(len(claims())))
     return counts, claims
 _counts, _claims = _ear()"""
@@ -70,14 +75,9 @@ def slug(heading: str) -> str:
     return re.sub(r"^[^a-zα-ωa-ž]+", "", re.sub(r"\s+", "-", kept.strip()))
 
 
-def run(path) -> list[dict]:
+def run(path, clerk) -> list[dict]:
     notebook = with_ear(read(path))
-    NotebookClient(
-        notebook,
-        timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-    ).execute()
+    execute(notebook, path.parent, clerk)
     return heard(notebook)
 
 
@@ -98,11 +98,11 @@ def written(ledger: dict) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    ledger = load() if FILE.exists() else {}
+    ledger, clerk = load() if FILE.exists() else {}, court(1)
     for page in PAGES:
         if sys.argv[1:] and not any(part in name_of(page) for part in sys.argv[1:]):
             continue
-        ledger[name_of(page)] = run(page)
+        ledger[name_of(page)] = run(page, clerk)
         print(name_of(page), len(ledger[name_of(page)]), flush=True)
     FILE.write_text(
         written({name: ledger[name] for name in sorted(ledger)}), encoding="utf-8"

@@ -1,13 +1,21 @@
-"""Mistakes made on purpose, to see whether the pages and the tests notice: `python tests/mutations.py [part of a name ...]`.
+"""Mistakes made on purpose, to see whether the pages and the tests notice: `python
+tests/mutations.py [part of a name ...]`.
 
-Each mutation replaces one piece of an exported formula by a near miss: a sign, an index, a root, a coefficient. It is made in a
-temporary copy, both in the module and in the notebook that exports it, and must be found exactly once in either. Then the page's code is
-run, or a test file, whichever the mutation names as its judges. A mutation counts as caught if every judge fails, and fails for
-the right reason: an assertion or a refused value, not a crash.
+Each mutation replaces one piece of an exported formula by a near miss: a sign, an
+index, a root, a coefficient. It is made in a temporary copy, both in the module and
+in the notebook that exports it, and must be found exactly once in either. Then the
+page's code is run, or a test file, whichever the mutation names as its judges. A
+mutation counts as caught if every judge fails, and fails for the right reason: an
+assertion or a refused value, not a crash.
 
-Every judge is a process of its own, forked from one that has imported everything heavy, but never the package: that comes from the copy."""
+Every judge is a process of its own, forked from one that has imported everything
+heavy, but never the package: that comes from the copy. A page runs once for all its
+mutations: each is tried in a fork of that run, from the cell in which the mistake is
+made."""
+import atexit
 import functools
 import gc
+import json
 import multiprocessing
 import os
 import re
@@ -15,10 +23,9 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -117,10 +124,10 @@ MUTATIONS = [
     Mutation("decoded noise scaled by noise for signal", "prediction", "expand(signal / det, xt) * out", "expand(noise / det, xt) * out", (PAGE,)),
     Mutation("dynamic threshold that is not divided", "prediction", "return x0.clamp(-s, s) / s", "return x0.clamp(-s, s)", (PAGE,)),
     Mutation("dynamic threshold that clips at one first", "prediction", "return x0.clamp(-s, s) / s", "return x0.clamp(-1, 1) / s", (PAGE,)),
-    Mutation("dynamic threshold of signed values", "prediction", "image.abs().flatten()", "image.flatten()", (PAGE,)),
+    Mutation("dynamic threshold of signed values", "prediction", "size = x0.abs().flatten(1)", "size = x0.flatten(1)", (PAGE,)),
     Mutation("dynamic threshold without its least", "prediction", "s.clamp(self.least, self.most)", "s.clamp(1e-9, self.most)", (PAGE,)),
     Mutation("dynamic threshold without its most", "prediction", "s.clamp(self.least, self.most)", "s.clamp(min=self.least)", (PAGE,)),
-    Mutation("one threshold for all images of a batch", "prediction", "quantile(self.quantile) for image in x0])", "quantile(self.quantile) for image in [x0] * len(x0)])", (PAGE,)),
+    Mutation("one threshold for all images of a batch", "prediction", "s = torch.cat([part.quantile(self.quantile, dim=1) for part in parts])", "s = x0.abs().flatten().quantile(self.quantile).expand(len(x0))", (PAGE,)),
     Mutation("dynamic threshold that keeps the old epsilon", "prediction", "X0.decode(schedule, clip(pred.x0), xt, t)", "Prediction(clip(pred.x0), pred.eps)", (PAGE,)),
     Mutation("loss summed over the coordinates", "prediction", ".square().flatten(1).mean(1)", ".square().flatten(1).sum(1)", (PAGE,)),
     Mutation("loss of absolute errors", "prediction", "- at_least_float32(out)).square()", "- at_least_float32(out)).abs()", (PAGE,)),
@@ -133,7 +140,7 @@ MUTATIONS = [
     Mutation("nats for bits", "elbo", "nats.flatten(1).mean(1) / math.log(2)", "nats.flatten(1).mean(1)", both("test_elbo_oracle.py")),
     Mutation("terms averaged, not added", "elbo", "self.prior + self.kl.sum(1)", "self.prior + self.kl.mean(1)", both("test_elbo_oracle.py")),
     Mutation("prior without the root", "elbo", "Gaussian(abar_T.sqrt() * x0, 1 - abar_T)", "Gaussian(abar_T * x0, 1 - abar_T)", both("test_elbo_oracle.py")),
-    Mutation("alpha for the larger variance", "elbo", "stride(schedule, t - 1, t)[1]", "stride(schedule, t - 1, t)[0]", both("test_elbo_oracle.py")),
+    Mutation("alpha for the larger variance", "elbo", "transition(schedule, t - 1, t)[1]", "transition(schedule, t - 1, t)[0]", both("test_elbo_oracle.py")),
     Mutation("decoder with its first bin cut off", "elbo", "torch.where(x0 < -1 + half, -math.inf,", "torch.where(x0 < -2, -math.inf,", both("test_elbo_oracle.py")),
     Mutation("the eps weight without its root of alpha_bar", "elbo", "det = signal * b - noise * a\n    if", "det = abar_t * b - noise * a\n    if", (PAGE,)),
     Mutation("vlb weight without its half", "elbo", "return abar_s * beta / (2 * share", "return abar_s * beta / (share", (PAGE,)),
@@ -153,7 +160,7 @@ MUTATIONS = [
     Mutation("total without the prior", "elbo", "return self.prior + self.kl.sum(1) + self.reconstruction", "return self.kl.sum(1) + self.reconstruction", both("test_elbo_oracle.py")),
     Mutation("prior against a wider Gaussian", "elbo", "torch.ones_like(abar_T)", "2 * torch.ones_like(abar_T)", both("test_elbo_oracle.py")),
     Mutation("values off the grid accepted", "elbo", "(off > 0.01).any()", "(off > 1).any()", (PAGE,)),
-    Mutation("the clipped prediction thrown away", "elbo", "(pred if clip is None else clip_prediction(schedule, pred, xt, t, clip)).x0", "pred.x0", (PAGE,)),
+    Mutation("the clipped prediction thrown away", "elbo", "guess = denoiser(q_sample", "guess = Denoiser(denoiser.model, schedule, denoiser.param)(q_sample", (PAGE,)),
 
     Mutation("oracle's clean image without a root", "oracle", "abar.sqrt() * self.variances.to(abar) / var", "abar * self.variances.to(abar) / var", both("test_elbo_oracle.py")),
     Mutation("oracle's noise without a root", "oracle", "(1 - abar).sqrt() / var", "(1 - abar) / var", both("test_elbo_oracle.py")),
@@ -174,11 +181,11 @@ MUTATIONS = [
     Mutation("labels not looked at", "oracle", "if y is not None: logits = ", "if y is not None: _ = ", (PAGE,)),
 
     Mutation("the last step adds noise", "ddpm", "if s == 0: return post.mean", "if t == 0: return post.mean", both("test_samplers.py")),
-    Mutation("both variances the same", "ddpm", 'else stride(schedule, s, t)[1]', 'else post.var', both("test_samplers.py")),
+    Mutation("both variances the same", "ddpm", 'else transition(schedule, s, t)[1]', 'else post.var', both("test_samplers.py")),
     Mutation("noise scaled by the variance", "ddpm", "post.mean + var.sqrt() * noise", "post.mean + var * noise", both("test_samplers.py")),
     Mutation("trailing times shifted by one stride", "ddpm", "round(Fraction((i + 1) * T, S))", "round(Fraction(i * T + 1, S))", both("test_samplers.py")),
-    Mutation("the network asked at the time of arrival", "ddpm", "pred = predict(model, schedule, x, t, param, clip, y)", "pred = predict(model, schedule, x, max(s, 1), param, clip, y)", both("test_samplers.py")),
-    Mutation("a walk that ignores clip", "ddpm", "pred = predict(model, schedule, x, t, param, clip, y)", "pred = predict(model, schedule, x, t, param, None, y)", both("test_samplers.py")),
+    Mutation("the network asked at the time of arrival", "ddpm", "pred = denoiser(x, t, y)", "pred = denoiser(x, max(s, 1), y)", both("test_samplers.py")),
+    Mutation("a walk that ignores clip", "ddpm", "pred = denoiser(x, t, y)", "pred = Denoiser(denoiser.model, denoiser.schedule, denoiser.param)(x, t, y)", both("test_samplers.py")),
     Mutation("the same noise at every step", "ddpm", "draw_noise(x.shape, generator, x.device, x.dtype)", "draw_noise(x.shape, torch.Generator().manual_seed(0), x.device, x.dtype)", (PAGE,)),
     Mutation("linspace that does not reach T", "ddpm", "1 + round(Fraction(i * (T - 1), S - 1))", "1 + round(Fraction(i * (T - 1), S))", both("test_samplers.py")),
     Mutation("leading that starts at the stride", "ddpm", "1 + i * (T // S)", "(i + 1) * (T // S)", both("test_samplers.py")),
@@ -194,9 +201,9 @@ MUTATIONS = [
     Mutation("direction with the noise of t", "ddim", "direction_var = (1 - abar_s) *", "direction_var = (1 - abar_t) *", both("test_samplers.py")),
     Mutation("signal of t for that of s", "ddim", "xs = abar_s.sqrt() * pred.x0", "xs = abar_t.sqrt() * pred.x0", both("test_samplers.py")),
     Mutation("beta for the sigma of DDIM", "ddim", "var = self.eta**2 * beta * (1 - abar_s) / (1 - abar_t)", "var = self.eta**2 * beta", both("test_samplers.py")),
-    Mutation("encoding that asks at the lower time", "ddim", "predict(model, schedule, x, t, param, None, y).eps", "predict(model, schedule, x, max(s, 1), param, None, y).eps", both("test_samplers.py")),
+    Mutation("encoding that asks at the lower time", "ddim", "unclipped(x, t, y).eps", "unclipped(x, max(s, 1), y).eps", both("test_samplers.py")),
     Mutation("encoding that arrives with the noise of s", "ddim", "(1 - abar_t).sqrt() * pred.eps", "(1 - abar_s).sqrt() * pred.eps", both("test_samplers.py")),
-    Mutation("encoding that clips at the upper time", "ddim", "clip_prediction(schedule, pred, x, s, clip)", "clip_prediction(schedule, pred, x, t, clip)", (PAGE,)),
+    Mutation("encoding that clips at the upper time", "ddim", "clip_prediction(schedule, pred, x, s, denoiser.clip)", "clip_prediction(schedule, pred, x, t, denoiser.clip)", (PAGE,)),
 
     Mutation("log-SNR for its half", "solvers", "return schedule.snr.log() / 2", "return schedule.snr.log()", both("test_solvers.py")),
     Mutation("uniform from minus infinity", "solvers", "max(lam[-1].item(), -5.1)", "max(lam[-1].item(), -99.0)", both("test_solvers.py")),
@@ -222,23 +229,23 @@ MUTATIONS = [
     Mutation("the two halves of the batch exchanged", "guidance", "torch.cat([*none, wanted])", "torch.cat([wanted, *none])", both("test_guidance.py")),
     Mutation("scale 0 answered with the label", "guidance", "scale == 0: return model(x, t, *none)", "scale == 0: return model(x, t, wanted)", both("test_guidance.py")),
     Mutation("scale 1 answered without the label", "guidance", "scale == 1: return model(x, t, wanted)", "scale == 1: return model(x, t, *none)", both("test_guidance.py")),
-    Mutation("guided answers combined in half precision", "guidance", "free, bound = at_least_float32(free), at_least_float32(bound)", "pass", ("test_guidance.py",)),
+    Mutation("guided answers combined in half precision", "guidance", "return at_least_float32(free), at_least_float32(bound)", "return free, bound", ("test_guidance.py",)),
 
     Mutation("slerp that is linear", "editing", "share * torch.sinc(share * turn) / torch.sinc(turn)", "share * torch.sinc(turn) / torch.sinc(turn)", both("test_editing.py")),
     Mutation("slerp with its ends exchanged", "editing", "factor(1 - w) * a + factor(w) * b", "factor(w) * a + factor(1 - w) * b", both("test_editing.py")),
     Mutation("slerp with half of the angle", "editing", "return 2 * torch.atan2(apart, along)", "return torch.atan2(apart, along)", both("test_editing.py")),
     Mutation("constant-variance mixing without roots", "editing", "(1 - w).sqrt() * a + w.sqrt() * b", "(1 - w) * a + w * b", both("test_editing.py")),
-    Mutation("interpolation that encodes at half of the times", "editing", "times = [t for t, _ in sampler.pairs(schedule)]", "times = [t for t, _ in sampler.pairs(schedule)][::2]", ("test_editing.py",)),
+    Mutation("interpolation that encodes at half of the times", "editing", "_clean(x0, denoiser.clip), sampler)", "_clean(x0, denoiser.clip), DDIM(timesteps=[t for t, _ in sampler.pairs(denoiser.schedule)][::2]))", ("test_editing.py",)),
     Mutation("interpolation at t with one noise for two", "editing", "eps_a if eps_b is None else eps_b, weights, mixing)", "eps_a, weights, mixing)", both("test_editing.py")),
-    Mutation("image to image that starts one index late", "editing", "return sample(model, schedule, xt, Part(sampler, start=t)", "return sample(model, schedule, xt, Part(sampler, start=max(t - 1, 1))", both("test_editing.py")),
+    Mutation("image to image that starts one index late", "editing", "walk = SubWalk(sampler, start=t)", "walk = SubWalk(sampler, start=max(t - 1, 1))", both("test_editing.py")),
     Mutation("a part that begins at the sampler's next time", "editing", "down = [start, *(t for t in times if self.end < t < start), self.end]", "down = [*(t for t in times if self.end < t <= start), self.end] if start in times else [start, *[t for t in times if self.end < t < start][1:], self.end]", ("test_editing.py",)),
-    Mutation("samples parted at the walk's first time", "editing", "xT.repeat_interleave(n, 0), Part(sampler, start=t)", "xT.repeat_interleave(n, 0), Part(sampler)", both("test_editing.py")),
+    Mutation("samples parted at the walk's first time", "editing", "denoiser, each, SubWalk(sampler, start=t)", "denoiser, each, SubWalk(sampler)", both("test_editing.py")),
     Mutation("known pixels noised to the time that was left", "editing", "q_sample(schedule, self.x0, s, noise)", "q_sample(schedule, self.x0, t, noise)", both("test_editing.py")),
     Mutation("the mask the other way round", "editing", "torch.where(self.mask, known, self.sampler.step(schedule, x, pred, t, s, noise, previous))", "torch.where(self.mask, self.sampler.step(schedule, x, pred, t, s, noise, previous), known)", both("test_editing.py")),
     Mutation("known pixels noised at s = 0", "editing", "at_least_float32(self.x0) if s == 0 else", "at_least_float32(self.x0) * 0.999 if s == 0 else", both("test_editing.py")),
     Mutation("the way up with too little noise", "editing", "beta.sqrt() * at_least_float32(eps)", "beta * at_least_float32(eps)", both("test_editing.py")),
     Mutation("the way up without its shrinking", "editing", "return alpha.sqrt() * at_least_float32(xs)", "return alpha * at_least_float32(xs)", both("test_editing.py")),
-    Mutation("resampling that never goes up", "editing", "if again: x = noise_up(", "if again > 99: x = noise_up(", both("test_editing.py")),
+    Mutation("resampling that never goes up", "editing", "if again:", "if again > 99:", both("test_editing.py")),
 
     Mutation("grey levels over their number", "images", "- (levels - 1)) / (levels - 1)", "- (levels - 1)) / levels", both("test_data.py")),
     Mutation("a part with the labels of the first pictures", "images", "known if known is None else known[index] for", "known if known is None else known[:len(index)] for", both("test_data.py")),
@@ -264,16 +271,16 @@ MUTATIONS = [
 
     Mutation("the time embedded without - 1", "unet", "(t - 1).float()", "t.float()", ("test_diffusers.py",)),
     Mutation("cosines before sines", "unet", "torch.cat([angles.sin(), angles.cos()], dim=1)", "torch.cat([angles.cos(), angles.sin()], dim=1)", ("test_diffusers.py",)),
-    Mutation("the null label an existing class", "unet", "return torch.full_like(y, torch.nan if self.label is None else self.config.num_classes)", "return torch.full_like(y, torch.nan if self.label is None else 0)", ("test_guidance.py",)),
-    Mutation("the null context all zeros", "unet", "return torch.full_like(y, torch.nan if self.label is None else self.config.num_classes)", "return torch.full_like(y, 0 if self.label is None else self.config.num_classes)", both("test_guidance.py")),
+    Mutation("the null label an existing class", "unet", "none = torch.nan if self.label is None else self.config.num_classes", "none = torch.nan if self.label is None else 0", ("test_guidance.py",)),
+    Mutation("the null context all zeros", "unet", "none = torch.nan if self.label is None else self.config.num_classes", "none = 0 if self.label is None else self.config.num_classes", both("test_guidance.py")),
     Mutation("a dropped context told as zeros", "unet", "return torch.where(none, self.null, self.project(y.masked_fill(none, 0)))", "return self.project(y.masked_fill(none, 0))", both("test_guidance.py")),
-    Mutation("no context is the last label's vector", "unet", "torch.full_like(t, self.config.num_classes) if y is None", "torch.full_like(t, self.config.num_classes - 1) if y is None", both("test_guidance.py")),
+    Mutation("no context is the last label's vector", "unet", "none = torch.full_like(t, self.config.num_classes)", "none = torch.full_like(t, self.config.num_classes - 1)", both("test_guidance.py")),
     Mutation("a scale without its 1", "unet", "self.norm2(h) * (1 + scale) + shift", "self.norm2(h) * scale + shift", ("test_guidance.py",)),
     Mutation("scale and shift exchanged", "unet", "scale, shift = told.chunk(2, dim=1)", "shift, scale = told.chunk(2, dim=1)", ("test_guidance.py",)),
     Mutation("a compiled network that looks at its labels", "unet", 'seen = y.device.type == "cpu" and not torch.compiler.is_compiling()', 'seen = y.device.type == "cpu"', ("test_unet.py::test_compiled_in_one_piece_and_once",)),
-    Mutation("a transposed convolution cut at its beginning", "unet", "[..., :size[0], :size[1]]", "[..., -size[0]:, -size[1]:]", ("test_unet.py::test_a_transposed_convolution_paints_windows",)),
+    Mutation("a transposed convolution cut at its beginning", "unet", "[..., : size[0], : size[1]]", "[..., -size[0] :, -size[1] :]", ("test_unet.py::test_a_transposed_convolution_paints_windows",)),
     Mutation("other dropout when computed again", "unet", "use_reentrant=False)", "use_reentrant=False, preserve_rng_state=False)", both("test_unet.py")),
-    Mutation("features joined before they are forgotten", "unet", "answer(layer, emb, x, kept.pop()) if", "answer(layer, emb, torch.cat([x, kept.pop()], dim=1)) if", ("test_unet.py::test_checkpointing_changes_memory_and_nothing_else",)),
+    Mutation("features joined before they are forgotten", "unet", "answer(layer, emb, x, kept.pop())", "answer(layer, emb, torch.cat([x, kept.pop()], dim=1))", ("test_unet.py::test_checkpointing_changes_memory_and_nothing_else",)),
     Mutation("a head's width for the number of heads", "unet", "width // self.head_dim", "self.head_dim", ("test_unet.py::test_heads_of_one_width_at_every_level", "test_interop.py")),
     Mutation("normalised features left in the other order", "unet", "return out.contiguous(memory_format=torch.channels_last)", "return out", ("test_unet.py::test_channels_that_lie_side_by_side_stay_so",)),
     Mutation("a count of heads where their width is given", "diffusers_exchange", 'return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}', 'return {"heads": min(heads)}', ("test_interop.py::test_answers_and_gradients_both_ways",)),
@@ -284,7 +291,7 @@ MUTATIONS = [
     Mutation("told nothing forgotten at a new start", "finetune", "+ _null(run.model)", "+ 0 * _null(run.model)", both("test_start.py")),
     Mutation("the first label for none at a new start", "finetune", "model.label.weight[-1]", "model.label.weight[0]", both("test_start.py")),
     Mutation("rows at random at a new start", "finetune", "torch.zeros_like(x) for name, x in model", "x for name, x in model", both("test_start.py")),
-    Mutation("a flag ignored beside --from", "flags", "for f in fields(noise)] + [", "for f in ()] + [", ("test_start.py::test_what_contradicts_the_model_is_refused",)),
+    Mutation("a flag ignored beside --from", "command.recipes", "for f in fields(ScheduleConfig):", "for f in ():", ("test_start.py::test_what_contradicts_the_model_is_refused",)),
 
     Mutation("EMA with its shares exchanged", "train", "_foreach_lerp_(averages, weights, 1 - decay)", "_foreach_lerp_(averages, weights, decay)", ("test_train.py", PAGE)),
     Mutation("EMA warm-up one step late", "train", "min(config.ema_decay, (1 + n) / (10 + n))", "min(config.ema_decay, n / (9 + n))", both("test_train.py")),
@@ -301,16 +308,16 @@ MUTATIONS = [
     Mutation("the oldest checkpoint taken for the newest", "runs", "in reversed(checkpoints(folder))", "in checkpoints(folder)", ("test_runs.py::test_a_training_that_is_killed_goes_on_to_the_same_bits",)),
     Mutation("the log of steps that are undone kept", "runs", "for line in read_log(folder, last))", "for line in read_log(folder))", both("test_runs.py")),
 
-    Mutation("labels that are not gone through again", "drawing", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py::test_and_on_its_label",)),
-    Mutation("a run halved in its place", "drawing", "_halved(copy.deepcopy(run.model))", "_halved(run.model)", both("test_drawing.py")),
+    Mutation("labels that are not gone through again", "generate", "labels[i % len(labels)]", "labels[min(i, len(labels) - 1)]", ("test_drawing.py::test_and_on_its_label",)),
+    Mutation("a run halved in its place", "drawing", "_halved(copy.deepcopy(model))", "_halved(model)", both("test_drawing.py")),
 
-    Mutation("an average over one too many", "summary", "return (sums[width:] - sums[:-width]) / width", "return (sums[width:] - sums[:-width]) / (width + 1)", both("test_summary.py")),
-    Mutation("a curve thinned to its valleys", "summary", "for pick in (np.argmin, np.argmax)", "for pick in (np.argmin, np.argmin)", (PAGE,)),
-    Mutation("words of a table as they come", "summary", "<td>{html.escape(_value(value))}</td>", "<td>{_value(value)}</td>", both("test_summary.py")),
-    Mutation("the head as it comes", "summary", "<p>{html.escape(' · '.join(filter(None, said)))}</p>", "<p>{' · '.join(filter(None, said))}</p>", both("test_summary.py")),
-    Mutation("any file for a picture", "summary", "or not (data := path.read_bytes()).startswith(sign)", "or not (data := path.read_bytes())", ("test_summary.py::test_only_pictures_are_pictures",)),
-    Mutation("a resumed curve over the old one", "summary", "purge_step=step + 1", "purge_step=None", ("test_summary.py::test_tensorboard_holds_what_the_log_holds",)),
-    Mutation("ink that is not seen at night", "summary", "for theirs, ours in _INKS.items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
+    Mutation("an average over one too many", "command.page", "return (sums[width:] - sums[:-width]) / width", "return (sums[width:] - sums[:-width]) / (width + 1)", both("test_summary.py")),
+    Mutation("a curve thinned to its valleys", "command.page", "for pick in (np.argmin, np.argmax)", "for pick in (np.argmin, np.argmin)", (PAGE,)),
+    Mutation("words from a file as they come", "command.page", "autoescape=True", "autoescape=False", both("test_summary.py")),
+    Mutation("a training counted as one call for an image", "command.commands", "training = 3 * config.steps", "training = 3 + config.steps", (PAGE,)),
+    Mutation("any file for a picture", "command.page", "(data := path.read_bytes()).startswith(sign)", "(data := path.read_bytes()).startswith(b'')", ("test_summary.py::test_only_pictures_are_pictures",)),
+    Mutation("a resumed curve over the old one", "command.progress", "purge_step=step + 1", "purge_step=None", ("test_summary.py::test_tensorboard_holds_what_the_log_holds",)),
+    Mutation("ink that is not seen at night", "command.page", "for theirs, ours in _inks().items()", "for theirs, ours in ()", ("test_summary.py::test_the_curves_are_whole_drawings_in_the_colours_of_the_page",)),
 
     Mutation("attributes learned as one choice", "features", "loss_of = F.binary_cross_entropy_with_logits if", "loss_of = F.cross_entropy if", ("test_features.py::test_attributes_are_questions_with_yes_or_no",)),
     Mutation("first weights that leave torch's random numbers changed", "features", "with torch.random.fork_rng(devices=[]):\n        torch.default_generator.manual_seed(seed)", "if True:\n        torch.default_generator.manual_seed(seed)", ("test_features.py::test_a_fit_is_a_function_of_its_seed",)),
@@ -332,7 +339,7 @@ MUTATIONS = [
     Mutation("bits of a mean step, not of all", "likelihood", "steps = kl.sum(1)", "steps = kl.mean(1)", both("test_likelihood.py")),
     Mutation("the spread of images for the error of their mean", "likelihood", "(len(x) * (len(x) - 1))).sqrt()", "(len(x) - 1)).sqrt()", ("test_likelihood.py",)),
     Mutation("a total without L_T", "likelihood", "return self.prior + self.kl + self.reconstruction", "return self.kl + self.reconstruction", ("test_likelihood.py",)),
-    Mutation("a threshold taken for a range", "likelihood", "run.clip if isinstance(run.clip, tuple) else None", "run.clip", ("test_likelihood.py",)),
+    Mutation("a threshold taken for a range", "likelihood", "denoiser.clip if isinstance(denoiser.clip, tuple) else None", "denoiser.clip", ("test_likelihood.py",)),
 
     Mutation("a judge trained on the CPU whatever the device", "report", "fit_classifier(train, epochs, device=device)", "fit_classifier(train, epochs)", ("test_report.py::test_all_of_it_runs_on_the_device",)),
     Mutation("each class asked for equally often", "report", "rows = torch.randint(len(train), (n,), generator=keyed_generator(seed, 6))", "rows = torch.tensor([(train.labels == train.labels.unique()[i % len(train.labels.unique())]).nonzero()[0, 0] for i in range(n)]) if train.labels is not None else torch.randint(len(train), (n,), generator=keyed_generator(seed, 6))", ("test_report.py::test_labels_are_as_frequent_as_in_the_data",)),
@@ -344,149 +351,339 @@ QUICK = ["KL with the means added", "cosine without the square", "stride over th
          "terms averaged, not added", "the last step adds noise", "sigma for the direction", "slerp that is linear", "EMA with its shares exchanged"]  # judged by their test files in the quick suite
 
 
-# One copy for each run
+# The copy that is judged
 
-def workspace(folder: Path) -> Path:
-    "What the judges need, copied."
+
+@functools.cache
+def workspace() -> Path:
+    "A copy of what the judges need, one for each process of the court."
+    folder = Path(tempfile.mkdtemp(prefix="court"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__", "_proc", ".ipynb_checkpoints")
     for name in ("ddpm_lit", "nbs", "tests", "results"):
-        if (ROOT / name).is_dir(): shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=skip)
-    for name in ("pytest.ini", "settings.ini", "_quarto.yml", "README.md"): shutil.copy(ROOT / name, folder / name)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=skip)
+    for name in ("pytest.ini", "settings.ini", "_quarto.yml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
+@functools.cache
 def page_of(module: str, folder: Path = ROOT) -> Path:
     for path in sorted((folder / "nbs").rglob("[0-9]*.ipynb")):
-        if re.search(rf'"#\|\s*default_exp {module}(\\n)?"', path.read_text(encoding="utf-8")): return path
+        text = path.read_text(encoding="utf-8")
+        if re.search(rf'"#\|\s*default_exp {module}(\\n)?"', text):
+            return path
     raise SystemExit(f"no notebook exports {module}")
 
 
+CLOSING = (")", "]", "}")
+
+
 def tokens(text: str) -> list[tuple[str, int, int]]:
-    "Words and signs with their places; spaces, line breaks and a comma before a closing bracket do not count, so that the layout of the code is free."
+    """Words and signs with their places; spaces, line breaks and a comma before a
+    closing bracket do not count, so that the layout of the code is free."""
     found = [(m[0], m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)]
-    return [token for token, (after, *_) in zip(found, [*found[1:], ("", 0, 0)]) if not (token[0] == "," and after in (")", "]", "}"))]
+    pairs = zip(found, [*found[1:], ("", 0, 0)])
+    return [
+        token for token, (after, *_) in pairs if token[0] != "," or after not in CLOSING
+    ]
 
 
 def replaced(text: str, mutation: Mutation, where: str) -> str:
-    "The text with `old`, which stands in it once in whatever layout, replaced by `new`."
+    """The text with `old`, which stands in it once in whatever layout, replaced by
+    `new`."""
     whole, words = tokens(text), [word for word, *_ in tokens(mutation.old)]
     spelled, first = [word for word, *_ in whole], words[0]
-    places = [i for i, word in enumerate(spelled) if word == first and spelled[i:i + len(words)] == words]
-    if len(places) != 1: raise SystemExit(f"'{mutation.name}': {mutation.old!r} occurs {len(places)} times in {where}, not once")
+    starts = [i for i, word in enumerate(spelled) if word == first]
+    places = [i for i in starts if spelled[i : i + len(words)] == words]
+    if len(places) != 1:
+        found = f"{mutation.old!r} occurs {len(places)} times"
+        raise SystemExit(f"'{mutation.name}': {found} in {where}, not once")
     start, end = whole[places[0]][1], whole[places[0] + len(words) - 1][2]
     return text[:start] + mutation.new + text[end:]
 
 
-def mutate(folder: Path, mutation: Mutation) -> None:
-    "Make the mistake in the module and in the exported cells of its notebook."
-    module = folder / "ddpm_lit" / f"{mutation.module}.py"
-    module.write_text(replaced(module.read_text(encoding="utf-8"), mutation, module.name), encoding="utf-8")
-    path = page_of(mutation.module, folder)
-    notebook = nbformat.read(path, as_version=4)
-    exported = [c for c in notebook.cells if c.cell_type == "code" and re.match(r"#\|\s*exports?\b", c.source)]
-    mark = "\n# next cell\n"
-    changed = replaced(mark.join(c.source for c in exported) + "\n", mutation, path.name)[:-1]
-    for cell, source in zip(exported, changed.split(mark)): cell.source = source
-    nbformat.write(notebook, path)
+def cells_of(path: Path) -> list[str]:
+    "The sources of a notebook's cells; empty where a cell is not code."
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell.source if cell.cell_type == "code" else "" for cell in cells]
+
+
+def mistaken_cell(path: Path, mutation: Mutation) -> tuple[int, str]:
+    "The exported cell in which the mistake is made: its place and its new source."
+    mark, cells = "\n# next cell\n", cells_of(path)
+    exported = [i for i, c in enumerate(cells) if re.match(r"#\|\s*exports?\b", c)]
+    whole = mark.join(cells[i] for i in exported) + "\n"
+    changed = replaced(whole, mutation, path.name)[:-1].split(mark)
+    (found,) = ((i, c) for i, c in zip(exported, changed) if c != cells[i])
+    return found
+
+
+@contextmanager
+def mistake(folder: Path, mutation: Mutation):
+    "The mistake, in the module and in the notebook that exports it, for a while."
+    module = (folder / "ddpm_lit").joinpath(*mutation.module.split("."))
+    module, page = module.with_suffix(".py"), page_of(mutation.module, folder)
+    before = {path: path.read_bytes() for path in (module, page)}
+    text = replaced(before[module].decode(), mutation, module.name)
+    i, source = mistaken_cell(page, mutation)
+    notebook = nbformat.read(page, as_version=4)
+    notebook.cells[i].source = source
+    try:
+        module.write_text(text, encoding="utf-8")
+        nbformat.write(notebook, page)
+        yield
+    finally:
+        for path, data in before.items():
+            path.write_bytes(data)
 
 
 # The judges
 
+
 def court(processes: int) -> ProcessPoolExecutor:
-    "Processes that call `innocent` and `caught`, each asking one judge at a time."
+    "Processes that call `tried` and `noticed`, each asking one judge at a time."
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), prepare)
 
 
 def prepare() -> None:
-    "In a process of the court: import what takes long, once for all judges. A fork has no threads but its first, so there may be no others."
-    for name in [name for name in os.environ if name.startswith("PYTEST_")]: del os.environ[name]
-    os.environ.update(PYTHONDONTWRITEBYTECODE="1", NO_SHRINK="1", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    """In a process of the court: import what takes long, once for all judges. A fork
+    has no threads but its first, so there may be no others."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]
+    os.environ.update(
+        PYTHONDONTWRITEBYTECODE="1",
+        NO_SHRINK="1",
+        OMP_NUM_THREADS="1",
+        HF_HUB_OFFLINE="1",
+    )
+    os.environ.pop("MPLBACKEND", None)
     sys.dont_write_bytecode = True
     for name in HEAVY:
-        with suppress(ImportError): import_module(name)
+        with suppress(ImportError):
+            import_module(name)
     gc.freeze()  # what all judges share is not looked through again by each
     assert threading.active_count() == 1 and "ddpm_lit" not in sys.modules
 
 
-def run_page(path: Path) -> int:
-    "Run the code cells of a notebook in one namespace, without a kernel. 1: an assertion or a refused value; 3: any other exception."
-    import matplotlib
-    matplotlib.use("agg")
-    from IPython.display import display
-    names = {"__name__": "__main__", "display": display, "get_ipython": lambda: None}
-    for i, cell in enumerate(nbformat.read(path, as_version=4).cells):
-        if cell.cell_type != "code": continue
-        try: exec(compile(cell.source, f"cell {i}", "exec"), names)
-        except Exception as error:
-            print(f"cell {i}: {type(error).__name__}: {str(error)[:200]}")
-            return 1 if isinstance(error, (AssertionError, ValueError)) else 3
+def run_cell(source: str, name: str, names: dict) -> int:
+    "0: it ran; 1: an assertion or a refused value; 3: any other exception."
+    try:
+        exec(compile(source, name, "exec"), names)
+    except (AssertionError, ValueError) as error:
+        print(f"{name}: {type(error).__name__}: {str(error)[:200]}")
+        return 1
+    except BaseException:
+        print(name, traceback.format_exc())
+        return 3
     return 0
 
 
+def run_cells(cells: list[str], first: int, names: dict) -> int:
+    "Run cells until one fails: 0, or that cell's verdict."
+    for i, source in enumerate(cells, first):
+        if code := run_cell(source, f"cell {i}", names):
+            return code
+    return 0
+
+
+def kept(folder: Path) -> dict[Path, bytes | None]:
+    "All that lies in a folder, what contains before what is contained."
+    found = sorted(folder.rglob("*"))
+    return {path: path.read_bytes() if path.is_file() else None for path in found}
+
+
+def put_back(folder: Path, before: dict[Path, bytes | None]) -> None:
+    "Make a folder again what it was when it was `kept`."
+    now = kept(folder)
+    for path in reversed([path for path in now if path not in before]):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+    for path, data in before.items():
+        if data is None:
+            path.mkdir(exist_ok=True)
+        elif now.get(path) != data:
+            path.write_bytes(data)
+
+
+def try_from_here(mutation: Mutation, cells: list[str], first: int, names: dict):
+    """In a fork, go on with the mutated cell: exit code and report. What lies in
+    files is put back; all else that the fork does, it does to itself."""
+    scratch = Path(tempfile.gettempdir())
+    report = scratch.parent / "report of a fork"
+    assert threading.active_count() == 1, "a fork would leave threads behind"
+    before = kept(scratch)
+    sys.stdout.flush()
+    with mistake(workspace(), mutation), open(report, "wb") as file:
+        if not (pid := os.fork()):
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+            code = run_cells(cells, first, names)
+            sys.stdout.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    put_back(scratch, before)
+    return code, report.read_text(encoding="utf-8", errors="replace")[-1500:]
+
+
+def run_page(path: Path, mutations: tuple[Mutation, ...]) -> tuple[int, dict]:
+    """Run a notebook's cells in one namespace, without a kernel. Before a cell with
+    mistakes, each of them is tried in a fork: the cells above are the same for all,
+    since no page imports the module that it exports. The page's own verdict, and
+    theirs."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from IPython.display import display
+
+    names = {"__name__": "__main__", "display": display, "get_ipython": lambda: None}
+    cells, verdicts = cells_of(path), {}
+    mistakes = [(m, *mistaken_cell(path, m)) for m in mutations]
+    for i, source in enumerate(cells):
+        for m, at, changed in mistakes:
+            if at == i:
+                rest = [changed, *cells[i + 1 :]]
+                verdicts[m.name] = try_from_here(m, rest, i, names)
+        if code := run_cell(source, f"cell {i}", names):
+            return code, verdicts
+    return 0, verdicts
+
+
 def run_tests(name: str) -> int:
-    "Run a file of tests, or one of its tests. pytest's exit code is 1 if one of them failed, and more if they could not be run."
+    """Run a file of tests, or one of its tests. pytest's exit code is 1 if one of them
+    failed, and more if they could not be run."""
     import pytest
-    return int(pytest.main(["-x", "-q", "--tb=line", "--disable-warnings", "-p", "no:cacheprovider", f"tests/{name}"]))
+
+    quiet = "-x -q --tb=line --disable-warnings -p no:cacheprovider".split()
+    return int(pytest.main([*quiet, f"tests/{name}"]))
 
 
-def sit(folder: Path, judge: str, module: str) -> None:
-    "In a judge's own process: judge the package that lies in the folder; the verdict is the exit code."
-    code = 3
+def sit(
+    scratch: Path, judge: str, module: str, mutations: tuple[Mutation, ...]
+) -> None:
+    """In a judge's own process: judge the package that lies in the workspace. The
+    verdict on it is the exit code; those on the mutations of a page are written
+    down."""
+    code, folder = 3, workspace()
     try:
-        with open(folder / "report", "wb") as report:
-            for stream in (1, 2): os.dup2(report.fileno(), stream)
-        os.chdir(page_of(module, folder).parent if judge == PAGE else folder)
+        with open(scratch / "report", "wb") as report:
+            for stream in (1, 2):
+                os.dup2(report.fileno(), stream)
+        files = scratch / "files"
+        files.mkdir()
+        tempfile.tempdir = str(files)
+        os.environ.update(PYTHONPATH=str(folder), TMPDIR=str(files))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a fork cannot share a GPU
         sys.path.insert(0, str(folder))
-        os.environ.update(PYTHONPATH=str(folder), TMPDIR=str(folder))
-        tempfile.tempdir = str(folder)
-        assert find_spec("ddpm_lit").origin == str(folder / "ddpm_lit" / "__init__.py"), "another package would be judged"
-        code = run_page(page_of(module, folder)) if judge == PAGE else run_tests(judge)
-    except BaseException: traceback.print_exc()
+        origin = find_spec("ddpm_lit").origin
+        assert origin == str(folder / "ddpm_lit" / "__init__.py"), "another package"
+        page = page_of(module, folder) if judge == PAGE else None
+        os.chdir(page.parent if page else folder)
+        if page:
+            code, verdicts = run_page(page, mutations)
+            (scratch / "verdicts").write_text(json.dumps(verdicts), encoding="utf-8")
+        else:
+            code = run_tests(judge)
+    except BaseException:
+        traceback.print_exc()
     sys.exit(code)
 
 
-def verdict(folder: Path, judge: str, module: str) -> tuple[int, str]:
-    "0: all is well; 1: the judge found a mistake; anything else: it could not judge."
-    process = multiprocessing.get_context("fork").Process(target=sit, args=(folder, judge, module))
-    process.start()
-    process.join()
-    return process.exitcode, (folder / "report").read_text(encoding="utf-8", errors="replace")[-1500:]
+def verdict(judge: str, module: str, mutations: tuple[Mutation, ...] = ()):
+    """What a judge says of the workspace, and of the mutations of his page. 0: all
+    is well; 1: he found a mistake; anything else: he could not judge. With it, his
+    words."""
+    workspace()  # made here, so that the fork does not make one of its own
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=sit, args=(scratch, judge, module, mutations))
+        process.start()
+        process.join()
+        words = (scratch / "report").read_text(encoding="utf-8", errors="replace")
+        tried = scratch / "verdicts"
+        found = json.loads(tried.read_text("utf-8")) if tried.is_file() else {}
+    return (process.exitcode, words[-1500:]), found
+
+
+def fair(judge: str, module: str, said: tuple[int, str]) -> None:
+    "A judge who condemns the unchanged package is no judge."
+    code, words = said
+    if code:
+        raise SystemExit(f"{judge} of {module} fails without any mutation:\n{words}")
 
 
 @functools.cache
-def innocent(judge: str, module: str) -> None:
-    "A judge who condemns the unchanged package is no judge."
-    with tempfile.TemporaryDirectory() as folder:
-        code, text = verdict(workspace(Path(folder)), judge, module)
-        if code: raise SystemExit(f"{judge} of {module} fails without any mutation:\n{text}")
+def innocent(test: str) -> None:
+    """The unchanged package passes the test. Known already where the quick suite has
+    just passed on this tree, as in .ci/run."""
+    if "QUICK_SUITE_PASSED" not in os.environ:
+        fair(test, "", verdict(test, "")[0])
 
 
-def case(mutation: Mutation, judge: str) -> tuple[str, str]:
-    "Whose innocence is asked for: a test file judges all modules alike."
-    return judge, mutation.module if judge == PAGE else ""
+def condemned(mutation: Mutation, judge: str, said: tuple[int, str]) -> bool:
+    "Whether the judge noticed, and for the right reason."
+    code, words = said
+    if code not in (0, 1):
+        what = f"'{mutation.name}' made {judge} crash instead of fail"
+        raise SystemExit(f"{what}:\n{words}")
+    return code == 1
 
 
-def caught(mutation: Mutation, judges: tuple[str, ...] | None = None, check_judges: bool = True) -> bool:
-    "Whether every judge notices the mistake."
-    for judge in judges or mutation.judges:
-        if check_judges: innocent(*case(mutation, judge))
-        with tempfile.TemporaryDirectory() as folder:
-            mutate(workspace(Path(folder)), mutation)
-            code, text = verdict(Path(folder), judge, mutation.module)
-        if code not in (0, 1): raise SystemExit(f"'{mutation.name}' made {judge} crash instead of fail:\n{text}")
-        if code == 0: return False
-    return True
+def seen_by_page(mutations: tuple[Mutation, ...]) -> dict[str, bool]:
+    "Which of the mutations of one module its page notices, in one run of the page."
+    module = mutations[0].module
+    said, found = verdict(PAGE, module, mutations)
+    fair(PAGE, module, said)
+    return {m.name: condemned(m, PAGE, found[m.name]) for m in mutations}
 
 
-def total() -> str: return f"{len(MUTATIONS)} of {len(MUTATIONS)} mutations caught"
+def seen_by_test(mutation: Mutation, test: str, known: bool = False) -> bool:
+    """Whether the tests of a file, or one of them, notice the mutation. `known`:
+    that they pass without it."""
+    if not known:
+        innocent(test)
+    with mistake(workspace(), mutation):
+        said, _ = verdict(test, mutation.module)
+    return condemned(mutation, test, said)
+
+
+def total() -> str:
+    return f"{len(MUTATIONS)} mutations"
+
+
+def by_module(mutations) -> dict[str, tuple[Mutation, ...]]:
+    found: dict[str, tuple[Mutation, ...]] = {}
+    for m in mutations:
+        found[m.module] = (*found.get(m.module, ()), m)
+    return found
+
+
+def main(parts: list[str]) -> int:
+    """Ask all judges of the chosen mutations; the number of those that one of them
+    missed."""
+
+    def chosen(m: Mutation) -> bool:
+        return not parts or any(part in m.name or part == m.module for part in parts)
+
+    clerk, missed = court(1), 0
+    for module, mutations in by_module(filter(chosen, MUTATIONS)).items():
+        of_page = tuple(m for m in mutations if PAGE in m.judges)
+        seen = clerk.submit(seen_by_page, of_page).result() if of_page else {}
+        for m in mutations:
+            tests = [judge for judge in m.judges if judge != PAGE]
+            asked = [clerk.submit(seen_by_test, m, test).result() for test in tests]
+            found = all([seen.get(m.name, True), *asked])
+            missed += not found
+            word, judges = "caught" if found else "MISSED", " and ".join(m.judges)
+            print(f"{word}  {module:10} {m.name} ({judges})", flush=True)
+    return missed
 
 
 if __name__ == "__main__":
-    chosen = [m for m in MUTATIONS if not sys.argv[1:] or any(part in m.name or part == m.module for part in sys.argv[1:])]
-    found, clerk = 0, court(1)
-    for m in chosen:
-        start, ok = time.monotonic(), clerk.submit(caught, m).result()
-        found += ok
-        print(f"{'caught ' if ok else 'MISSED '} {m.module:10} {m.name} ({' and '.join(m.judges)}, {time.monotonic() - start:.0f} s)", flush=True)
-    print(f"{found} of {len(chosen)} mutations caught")
-    sys.exit(found != len(chosen))
+    missed = main(sys.argv[1:])
+    print(f"{missed} missed")
+    sys.exit(bool(missed))

@@ -26,20 +26,22 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit.cli import main
-from ddpm_lit.flags import FITTING, PRESETS, ScheduleConfig, parse_train
+from ddpm_lit.command import commands
+from ddpm_lit.command.flags import Sample, parse
+from ddpm_lit.command.main import COMMANDS, main, read_words
+from ddpm_lit.command.recipes import FITTING, PRESETS, ScheduleConfig, parse_train
+from ddpm_lit.command.terminal import explain
 from ddpm_lit.datasets import NAMED_DATA
 from ddpm_lit.runs import read_log
 from ddpm_lit.storage import read_tensors
-from ddpm_lit.terminal import explain
 from ddpm_lit.train import Trainer
 from ddpm_lit.unet import PRESETS as NETWORKS
 
 TINY = (
     "--T 20 --channels 8 --multipliers 1 --attention --blocks 1 --steps 6 --batch-size "
-    "8 --warmup 2 --checkpoint-every 4 --sample-every 0 --device cpu"
+    "8 --warmup 2 --checkpoint-every 4 --sample-every 0 --device cpu --final full"
 ).split()
-COMMAND = [sys.executable, "-m", "ddpm_lit.cli"]
+COMMAND = [sys.executable, "-m", "ddpm_lit"]
 ENV = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -584,10 +586,10 @@ def test_classes_have_the_names_of_their_folders(capsys):
         ]
     )
     assert [
-        draw("a", "sea lion", "cat"),
+        draw("a", "cat", "sea lion"),
         draw("b", "2"),
-        draw("c", "1", "0"),
-        draw("d", "cat", "2"),
+        draw("c", "0", "1"),
+        draw("d", "2", "cat"),
     ] == [0] * 4
     assert (pixels_of("c.png") == pixels_of("d.png")).all() and len(
         {pixels_of(f"{name}.png").tobytes() for name in "abc"}
@@ -735,7 +737,7 @@ def test_evaluate_trains_a_judge_where_none_fits_and_keeps_it(classy, tmp_path, 
     [
         ("--n 1", 2, "--n least 2 1"),
         ("--bits -1", 2, "--bits least 0 -1"),
-        ("--judge nobody", 2, "nobody digits"),
+        ("--judge nobody", 2, "--judge nobody digits"),
         ("--out figures.txt", 2, "--out .json figures.txt"),
         ("--score", 1, "score --num-classes"),
         ("--guidance 2", 1, "guidance nothing"),
@@ -774,17 +776,15 @@ def test_evaluate_without_torchmetrics_says_what_to_install(run, capsys, monkeyp
     )
 
 
-def test_threads(run):
+def test_threads(run, monkeypatch, capsys):
     seen = []
-    from ddpm_lit import cli
-
-    read, act = cli.COMMANDS["sample"]
-    cli.COMMANDS["sample"] = read, lambda args: seen.append(torch.get_num_threads())
-    try:
-        assert main(f"sample {run} --threads 2".split()) == 0
-    finally:
-        cli.COMMANDS["sample"] = read, act
+    note = lambda args: seen.append(torch.get_num_threads())
+    monkeypatch.setattr(commands, "sample_command", note)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert main(f"sample {run} --threads 2".split()) == 0
     assert seen == [2] and torch.get_num_threads() == 1
+    for many in ("3", "100000"):
+        refused(capsys, ["sample", run, "--threads", many], 2, "--threads", "2", many)
 
 
 def test_separate_without_out_goes_on_where_it_was(run, capsys):
@@ -993,6 +993,7 @@ def test_schedules_are_built_as_asked():
 def test_help_and_version(capsys):
     assert main(["--help"]) == 0
     top = capsys.readouterr().out
+    assert main([]) == 0 and capsys.readouterr().out == top
     for word in ("train", "resume", "sample", "130"):
         assert word in top
     assert main(["train", "mnist", "--help"]) == 0
@@ -1002,6 +1003,7 @@ def test_help_and_version(capsys):
         f"(default: {PRESETS['mnist'].train.steps})",
         "--beta-end",
         "--image-size INT",
+        "--num-classes {None} INT",
         "DATA",
     ):
         assert words in out
@@ -1012,14 +1014,78 @@ def test_help_and_version(capsys):
     assert re.fullmatch(r"ddpm-lit \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    "line", ["", "--help", "--version", "tran", "sample --help", "sample x --stesp 5"]
+)
+def test_what_needs_no_torch_does_not_wait_for_it(line):
+    script = (
+        "import sys; from ddpm_lit.command.main import main; main(sys.argv[1:]); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *line.split()],
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_the_former_address_still_answers():
+    done = subprocess.run(
+        [sys.executable, "-m", "ddpm_lit.cli", "--version"],
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("ddpm-lit ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_know_commands_and_flags(shell, capsys):
+    assert main(["--completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in (*COMMANDS, "batch-size", "interpolate"))
+    refused(capsys, ["--completion", "basic"], 2, "--completion", "bash", "'basic'")
+
+
+def test_default_values_are_what_help_shows(capsys):
+    "No default is written by hand: each stands in the help as the field has it."
+    assert main(["sample", "--help"]) == 0
+    out = " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+    args = read_words("sample", ["run"])
+    assert args == parse(Sample, ["run"])
+    for name in ("sampler", "guidance", "columns", "batch", "precision"):
+        assert f"(default: {getattr(args, name)})" in out, name
+
+
+def test_the_samples_of_a_short_training_are_few(capsys):
+    tiny = [word for word in TINY if word not in ("--final", "full")]
+    assert main(["train", "digits", "--out", "run", *tiny]) == 0
+    out = capsys.readouterr().out
+    assert "only 64 samples are drawn, by 10 steps of DDIM" in out
+    assert "ddpm-lit resume run --final full" in out
+    assert Path("run/samples_ddim.png").is_file() and Path("run/summary.html").is_file()
+    assert not Path("run/samples.gif").exists() and not Path("run/report.json").exists()
+    assert main(["resume", "run", "--final", "none", "--steps", "7"]) == 0
+    assert "no samples are drawn" in capsys.readouterr().out
+    assert main(["resume", "run", "--final", "full"]) == 0
+    assert Path("run/samples.gif").is_file() and Path("run/report.json").is_file()
+
+
+def test_a_missing_package_is_missed_before_the_training(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused(capsys, ["train", "digits", *TINY], 1, "matplotlib", "pip install")
+
+
 # Wrong use: 2
 
 
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("", "command train resume sample"),
         ("paint", "'paint' train resume sample"),
+        ("evalaute run", "'evalaute' mean evaluate?"),
         ("train", "DATA digits mnist folder"),
         ("train digts", "'digts' digits mnist folder"),
         ("train none/such", "'none/such' digits mnist folder"),
@@ -1032,6 +1098,9 @@ def test_help_and_version(capsys):
         ("train digits --steps many", "--steps whole number 'many'"),
         ("train digits --steps 0", "--steps least 1 0"),
         ("train digits --lr fast", "--lr number 'fast'"),
+        (f"train digits --seed {2**64}", f"--seed 2^63 {2**64}"),
+        (f"train digits --seed {2**63}", f"--seed 2^63 {2**63}"),
+        ("train digits --data nowhere/at/all --log nobody", "--log 'nobody'"),
         ("train digits --lr 2", "--lr (0, 1) 2"),
         ("train digits --param noise", "--param 'eps' 'x0' 'v' 'noise'"),
         ("train digits --channels 33", "--channels even 33"),
@@ -1048,7 +1117,7 @@ def test_help_and_version(capsys):
         ("train digits --T 0", "--T 1 0"),
         ("train digits --schedule linear --beta-end 1.5", "--beta-end (0, 1) 1.5"),
         ("train digits --schedule linear --beta-start 0", "--beta-start (0, 1) 0"),
-        ("train digits --schedule cosine --beta-end 0.5", "beta_end linear cosine"),
+        ("train digits --schedule cosine --beta-end 0.5", "--beta-end linear cosine"),
         ("train digits --device abacus", "--device 'abacus'"),
         ("train digits --out full", "--out full"),
         ("train digits --out file", "--out file"),
@@ -1085,6 +1154,8 @@ def test_wrong_use(capsys, line, words):
         ("--sampler ddpm --eta 1", "eta ddim"),
         ("--variance beta", "variance ddpm"),
         ("--spacing wide", "--spacing 'trailing' 'wide'"),
+        (f"--seed {2**63}", f"--seed 2^63 {2**63}"),
+        ("--out x.png --separate", "--out folder --separate x.png"),
         ("--class 3", "--class --num-classes"),
         ("--class seven", "--class number 'seven'"),
         ("--attributes Smiling=1", "--attributes trained"),
@@ -1287,7 +1358,7 @@ def test_a_loss_that_is_not_finite(capsys, monkeypatch):
 
 def test_unforeseen_errors_are_one_sentence_too(capsys, monkeypatch):
     monkeypatch.setattr(
-        "ddpm_lit.cli.load_images", lambda *args, **options: {}["surprise"]
+        "ddpm_lit.command.commands.load_images", lambda *args, **options: {}["surprise"]
     )
     refused(capsys, ["train", "digits", *TINY], 1, "KeyError", "surprise", "--debug")
     assert main(["train", "digits", *TINY, "--debug"]) == 1
@@ -1388,7 +1459,7 @@ def test_sampling_into_a_folder_that_is_stopped_can_be_completed(run, number):
     assert status == 128 + number and re.fullmatch(
         (
             rf"ddpm-lit: stopped with {len(found) - 1} of 1000000 images in new; the "
-            r"same command goes on\n"
+            r"same command continues\n"
         ),
         err,
     ), err
@@ -1406,10 +1477,11 @@ def test_sampling_into_a_folder_that_is_stopped_can_be_completed(run, number):
 
 def test_ctrl_c_while_a_grid_is_drawn_leaves_nothing(run):
     log, before = Path("log"), files()
-    spy = """import os, sys, ddpm_lit.cli as c
-draw = c.draw
-c.draw = lambda *a, **k: (x for i, x in enumerate(draw(*a, **k)) if i != 5 or os.mkdir("log") is None)
-sys.exit(c.main(sys.argv[1:]))"""
+    spy = """import os, sys, ddpm_lit.command.commands as c
+from ddpm_lit.command.main import main
+draw = c.Run.draw_batches
+c.Run.draw_batches = lambda *a, **k: (x for i, x in enumerate(draw(*a, **k)) if i != 5 or os.mkdir("log") is None)
+sys.exit(main(sys.argv[1:]))"""
     COMMAND[1:], old = ["-c", spy], COMMAND[1:]
     try:
         status, err = stopped(
@@ -1423,7 +1495,7 @@ sys.exit(c.main(sys.argv[1:]))"""
 
 def test_a_reader_that_goes_away():
     script = (
-        f"{sys.executable} -m ddpm_lit.cli train --help | true; echo ${{PIPESTATUS[0]}}"
+        f"{sys.executable} -m ddpm_lit train --help | true; echo ${{PIPESTATUS[0]}}"
     )
     done = subprocess.run(
         ["bash", "-c", script], env=ENV, capture_output=True, text=True
@@ -1434,7 +1506,8 @@ def test_a_reader_that_goes_away():
 def test_importing_the_library_imports_neither_the_command_nor_its_tools():
     script = (
         "import sys, ddpm_lit; print([m for m in ('tyro', 'matplotlib', 'sklearn', "
-        "'PIL', 'torchvision', 'accelerate', 'ddpm_lit.cli') if m in sys.modules])"
+        "'PIL', 'torchvision', 'accelerate', 'torch', 'ddpm_lit.command') if m in "
+        "sys.modules])"
     )
     assert (
         subprocess.run(
@@ -1686,7 +1759,7 @@ def two(*words, **options):
         "--master_port",
         str(free_port()),
         "-m",
-        "ddpm_lit.cli",
+        "ddpm_lit",
         *map(str, words),
     ]
     return subprocess.Popen(
@@ -1726,7 +1799,7 @@ def test_no_flag_is_taken_for_one_of_the_launchers(capsys):
         assert len(flags) > 5
         words = [
             "-m",
-            "ddpm_lit.cli",
+            "ddpm_lit",
             command,
             *(word for flag in flags for word in (flag, "1")),
         ]
@@ -1812,7 +1885,7 @@ def test_two_processes_stop_together(number):
     last = int(max(Path("run/checkpoints").iterdir()).stem)
     assert (
         last > 3
-        and f"stopped at step {last} of 1000000; to go on: ddpm-lit resume run"
+        and f"stopped at step {last} of 1000000; to continue: ddpm-lit resume run"
         in "".join(ours(err))
         and len(ours(err)) == 1
     ), err

@@ -17,13 +17,14 @@ from PIL import Image
 
 from ddpm_lit import DDIM, DDPM, EPS, UNet, UNetConfig, V, cosine_schedule, ddim_encode
 from ddpm_lit import linear_schedule, load_images, sample, sample_steps, save_image
-from ddpm_lit.drawing import check_labels, claim, collect, draw, draw_folder
-from ddpm_lit.drawing import encode_decode, fast, fingerprint, film, floats, inpaintings
-from ddpm_lit.drawing import interpolation, missing, noise_behind, numbered_noise
+from ddpm_lit.drawing import claim, collect, draw_folder
+from ddpm_lit.drawing import draw_frames, encode_decode, fingerprint, floats
+from ddpm_lit.drawing import inpaintings, interpolation, missing, optimized
 from ddpm_lit.drawing import read_image, read_mask, read_settings, sampling_settings
-from ddpm_lit.drawing import save_film, save_strips, trajectories
+from ddpm_lit.drawing import save_trajectories, save_trajectories_gif, trajectories
 from ddpm_lit.solvers import DPMSolver
-from ddpm_lit.runs import Run
+from ddpm_lit.generate import numbered_noise, placed
+from ddpm_lit.runs import Run, check_labels
 
 
 def made(
@@ -69,25 +70,30 @@ def largest(a, b):
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_an_image_depends_on_its_number_alone(sampler):
-    whole = levels(draw(PLAIN, sampler, 12))
+    whole = levels(PLAIN.draw_batches(12, sampler))
     assert (
         whole.shape == (12, 1, 8, 8) and len({x.numpy().tobytes() for x in whole}) == 12
     )
     for options in (dict(n=12, batch=5), dict(n=12, batch=1), dict(n=20, batch=7)):
-        assert largest(levels(draw(PLAIN, sampler, **options))[:12], whole) <= 1
-    assert largest(levels(draw(PLAIN, sampler, 4, first=8)), whole[8:]) <= 1
-    assert largest(levels(draw(PLAIN, sampler, 12, seed=1)), whole) > 50
+        assert (
+            largest(levels(PLAIN.draw_batches(sampler=sampler, **options))[:12], whole)
+            <= 1
+        )
+    assert largest(levels(PLAIN.draw_batches(4, sampler, first=8)), whole[8:]) <= 1
+    assert largest(levels(PLAIN.draw_batches(12, sampler, 1)), whole) > 50
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
 def test_and_on_its_label(guidance):
     sampler, labels = DDPM(steps=5), (3, 8, 1)
-    whole = levels(draw(TEN, sampler, 9, labels=labels, guidance=guidance))
+    whole = levels(TEN.draw_batches(9, sampler, labels=labels, guidance=guidance))
     for batch in (1, 2, 4):
         assert (
             largest(
                 levels(
-                    draw(TEN, sampler, 9, batch=batch, labels=labels, guidance=guidance)
+                    TEN.draw_batches(
+                        9, sampler, batch=batch, labels=labels, guidance=guidance
+                    )
                 ),
                 whole,
             )
@@ -95,34 +101,37 @@ def test_and_on_its_label(guidance):
         )
     assert (
         largest(
-            levels(draw(TEN, sampler, 5, first=4, labels=labels, guidance=guidance)),
+            levels(
+                TEN.draw_batches(5, sampler, first=4, labels=labels, guidance=guidance)
+            ),
             whole[4:],
         )
         <= 1
     )
-    threes = levels(draw(TEN, sampler, 9, labels=3, guidance=guidance))
+    threes = levels(TEN.draw_batches(9, sampler, labels=3, guidance=guidance))
     assert largest(threes[::3], whole[::3]) <= 1
     told = largest(threes[1::3], whole[1::3])
     assert (told > 1) == (guidance != 0)  # with guidance 0 the label is not heard
     # and no label is the null
     if guidance == 0:
-        assert largest(whole, levels(draw(TEN, sampler, 9))) <= 1
+        assert largest(whole, levels(TEN.draw_batches(9, sampler))) <= 1
 
 
 def test_noise_of_a_number():
-    xT, own = numbered_noise(PLAIN, [5, 2, 9], seed=4)
-    again, _ = numbered_noise(PLAIN, [9, 5], seed=4)
+    xT, own = numbered_noise(PLAIN.shape, [5, 2, 9], seed=4)
+    again, _ = numbered_noise(PLAIN.shape, [9, 5], seed=4)
     assert torch.equal(xT[[2, 0]], again) and len(own) == 3 and xT.shape == (3, 1, 8, 8)
     # seeds do not overlap
     assert not torch.equal(
-        numbered_noise(PLAIN, [1], seed=0)[0], numbered_noise(PLAIN, [0], seed=1)[0]
+        numbered_noise(PLAIN.shape, [1], seed=0)[0],
+        numbered_noise(PLAIN.shape, [0], seed=1)[0],
     )
 
 
 def test_only_one_batch_is_alive():
     for batches in (
-        lambda n: draw(PLAIN, DDIM(2), n, batch=5),
-        lambda n: trajectories(PLAIN, DDIM(2), n, batch=5, moments=2),
+        lambda n: PLAIN.draw_batches(n, DDIM(2), batch=5),
+        lambda n: trajectories(PLAIN, DDIM(2), n, batch=5, frames=2),
         lambda n: interpolation(PLAIN, DDIM(2), 0, 1, n, batch=5),
     ):
         counts = {}
@@ -139,7 +148,7 @@ def test_only_one_batch_is_alive():
 
 
 def test_collected_images_take_a_byte_each():
-    pixels = collect(draw(PLAIN, DDIM(2), 7, batch=3))
+    pixels = collect(PLAIN.draw_batches(7, DDIM(2), batch=3))
     assert pixels.dtype == torch.uint8 and pixels.shape == (7, 1, 8, 8)
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(collect([floats(every)]), every)
@@ -169,7 +178,7 @@ def test_collected_images_take_a_byte_each():
 def test_labels_that_are_refused(run, labels, guidance, words):
     for call in (
         lambda: check_labels(run, labels, guidance),
-        lambda: draw(run, DDIM(2), labels=labels, guidance=guidance),
+        lambda: run.draw_batches(sampler=DDIM(2), labels=labels, guidance=guidance),
     ):
         with pytest.raises(ValueError) as refusal:
             call()
@@ -188,18 +197,18 @@ def test_labels_that_are_taken():
         and check_labels(made(10, drop=0), [4], 1.0) == (4,)
     )
     for run in (PLAIN, TEN, made(context_dim=4)):
-        assert levels(draw(run, DDIM(2), 2)).shape == (2, 1, 8, 8)
+        assert levels(run.draw_batches(2, DDIM(2))).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: draw(PLAIN, DDIM(2), 0), "n least 1 0"),
-        (lambda: draw(PLAIN, DDIM(2), batch=0), "batch least 1 0"),
-        (lambda: draw(PLAIN, DDIM(2), first=-1), "first least 0 -1"),
-        (lambda: draw(PLAIN, DDIM(21)), "steps T = 20 21"),
-        (lambda: trajectories(PLAIN, DDIM(2), moments=0), "moments least 1 0"),
-        (lambda: film(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
+        (lambda: PLAIN.draw_batches(0, DDIM(2)), "n least 1 0"),
+        (lambda: PLAIN.draw_batches(sampler=DDIM(2), batch=0), "batch least 1 0"),
+        (lambda: PLAIN.draw_batches(sampler=DDIM(2), first=-1), "first least 0 -1"),
+        (lambda: PLAIN.draw_batches(sampler=DDIM(21)), "steps T = 20 21"),
+        (lambda: trajectories(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
+        (lambda: draw_frames(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
         (lambda: interpolation(PLAIN, DDIM(2), 0, 1, 1), "n least 2 1"),
         (lambda: interpolation(PLAIN, DDPM(steps=2), 0, 1), "sampler noise DDPM"),
         (lambda: interpolation(PLAIN, DDIM(2, eta=0.5), 0, 1), "sampler noise"),
@@ -213,7 +222,7 @@ def test_labels_that_are_taken():
             "x0 shape (1, 8, 9)",
         ),
         (
-            lambda: noise_behind(PLAIN, DDIM(2), torch.full((1, 8, 8), 3.0)),
+            lambda: interpolation(PLAIN, DDIM(2), 0, torch.full((1, 8, 8), 3.0)),
             "x0 [-1, 1] 3",
         ),
         (
@@ -286,7 +295,7 @@ def test_a_folder_is_completed_with_what_is_missing(tmp_path):
         whole(tmp_path / "a") == whole(tmp_path / "b")
         and len(whole(tmp_path / "a")) == 21
     )
-    images = levels(draw(PLAIN, DDIM(2), 20))
+    images = levels(PLAIN.draw_batches(20, DDIM(2)))
     assert (
         largest(collect([load_images(tmp_path / "a", channels=1).float()]), images) <= 1
     )
@@ -480,7 +489,7 @@ def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sampler, moments, kept",
+    "sampler, frames, kept",
     [
         (DDIM(20), 20, 20),
         (DDIM(20), 8, 7),
@@ -490,12 +499,12 @@ def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
     ],
     ids=repr,
 )
-def test_trajectories_end_in_the_images(sampler, moments, kept, tmp_path):
-    pixels = collect(trajectories(PLAIN, sampler, 5, batch=2, moments=moments))
+def test_trajectories_end_in_the_images(sampler, frames, kept, tmp_path):
+    pixels = collect(trajectories(PLAIN, sampler, 5, batch=2, frames=frames))
     assert pixels.shape == (5, 2, kept, 1, 8, 8)
-    assert largest(pixels[:, 0, -1], collect(draw(PLAIN, sampler, 5))) <= 1
-    save_strips(pixels, tmp_path / "x.png")
-    save_film(pixels, tmp_path / "x.gif", columns=3)
+    assert largest(pixels[:, 0, -1], collect(PLAIN.draw_batches(5, sampler))) <= 1
+    save_trajectories(pixels, tmp_path / "x.png")
+    save_trajectories_gif(pixels, tmp_path / "x.gif", columns=3)
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (kept * 66 - 2, 10 * 66 - 2)
     with Image.open(tmp_path / "x.gif") as image:
@@ -506,18 +515,16 @@ def test_trajectories_end_in_the_images(sampler, moments, kept, tmp_path):
 
 
 def test_trajectories_show_what_there_is_and_what_is_made_of_it():
-    xT = numbered_noise(PLAIN, range(2))[0]
+    xT = numbered_noise(PLAIN.shape, range(2))[0]
     kept = [
         step
         for i, step in enumerate(
-            sample_steps(
-                PLAIN.model, PLAIN.schedule, xT, DDIM(6), param=V, clip=(-1, 1)
-            ),
+            sample_steps(PLAIN, xT, DDIM(6)),
             1,
         )
         if i % 2 == 0
     ]
-    pixels = collect(trajectories(PLAIN, DDIM(6), 2, moments=3))
+    pixels = collect(trajectories(PLAIN, DDIM(6), 2, frames=3))
     for k, step in enumerate(kept):
         assert (
             largest(pixels[:, 0, k], collect([step.x])) <= 1
@@ -526,14 +533,14 @@ def test_trajectories_show_what_there_is_and_what_is_made_of_it():
     assert largest(pixels[:, 0, 0], pixels[:, 1, 0]) > 20
 
 
-def test_rows_are_images_and_columns_are_moments(tmp_path):
+def test_rows_are_images_and_columns_are_frames(tmp_path):
     pixels = (
         torch.arange(2 * 2 * 3, dtype=torch.uint8)
         .reshape(2, 2, 3, 1, 1, 1)
         .expand(2, 2, 3, 1, 8, 8)
         * 20
     )
-    save_strips(pixels, tmp_path / "x.png")
+    save_trajectories(pixels, tmp_path / "x.png")
     assert [
         [
             Image.open(tmp_path / "x.png").getpixel((66 * c + 5, 66 * r + 5))
@@ -544,14 +551,14 @@ def test_rows_are_images_and_columns_are_moments(tmp_path):
 
 
 def test_film_begins_with_noise_and_ends_in_the_images():
-    frames = film(TEN, DDPM(), 4, labels=range(3), guidance=2.0, frames=10)
+    frames = draw_frames(TEN, DDPM(), 4, labels=range(3), guidance=2.0, frames=10)
     assert len(frames) == 11 and torch.equal(
-        frames[0], numbered_noise(TEN, range(4))[0].clamp(-1, 1)
+        frames[0], numbered_noise(TEN.shape, range(4))[0].clamp(-1, 1)
     )
     assert (
         largest(
             collect([frames[-1]]),
-            collect(draw(TEN, DDPM(), 4, labels=range(3), guidance=2.0)),
+            collect(TEN.draw_batches(4, DDPM(), labels=range(3), guidance=2.0)),
         )
         <= 1
     )
@@ -565,7 +572,7 @@ def test_watch_sees_every_step():
             seen.append(step.t)
             yield step
 
-    for x in draw(PLAIN, DDIM(4), 7, batch=3, watch=watch):
+    for x in PLAIN.draw_batches(7, DDIM(4), batch=3, watch=watch):
         pass
     assert len(seen) == 12
     encode_decode(PLAIN, DDIM(4), torch.zeros(1, 1, 8, 8), watch=watch)
@@ -581,7 +588,7 @@ def test_interpolation_ends_at_its_ends(sampler):
     for run, told in ((PLAIN, {}), (TEN, dict(labels=4, guidance=1.5))):
         way, plain = (
             collect(interpolation(run, sampler, 2, 5, 6, seed=3, batch=4, **told)),
-            collect(draw(run, sampler, 6, seed=3, **told)),
+            collect(run.draw_batches(6, sampler, 3, **told)),
         )
         assert way.shape == (6, 1, 8, 8) and largest(
             way[[0, -1]], plain[[2, 5]]
@@ -589,7 +596,7 @@ def test_interpolation_ends_at_its_ends(sampler):
     assert (
         largest(
             collect(interpolation(PLAIN, sampler, 2, 2, 3)),
-            collect(draw(PLAIN, sampler, 3))[2:],
+            collect(PLAIN.draw_batches(3, sampler))[2:],
         )
         <= 1
     )
@@ -618,24 +625,15 @@ def test_the_error_of_encoding_falls_with_the_steps():
         assert got.error.dtype == torch.float64
         torch.testing.assert_close(
             got.xT[1:2],
-            noise_behind(run, DDIM(steps), x0[1], labels=2),
+            encode_decode(run, DDIM(steps), x0[1:2], labels=2).xT,
             rtol=1e-3,
             atol=1e-4,
         )
-        xT = ddim_encode(
-            run.model, run.schedule, x0, steps, param=V, y=torch.tensor([1, 2, 3])
-        )
+        xT = ddim_encode(run, x0, DDIM(steps), y=torch.tensor([1, 2, 3]))
         torch.testing.assert_close(got.xT, xT, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(
             got.decoded,
-            sample(
-                run.model,
-                run.schedule,
-                xT,
-                DDIM(steps),
-                param=V,
-                y=torch.tensor([1, 2, 3]),
-            ),
+            sample(run, xT, DDIM(steps), y=torch.tensor([1, 2, 3])),
             rtol=1e-3,
             atol=1e-3,
         )
@@ -711,7 +709,10 @@ def test_files_of_pictures_and_masks(tmp_path):
 def test_other_parameterizations_and_no_clipping():
     run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None, {})
     assert (
-        largest(collect(draw(run, DDIM(5), 4, batch=3)), collect(draw(run, DDIM(5), 4)))
+        largest(
+            collect(run.draw_batches(4, DDIM(5), batch=3)),
+            collect(run.draw_batches(4, DDIM(5))),
+        )
         <= 1
     )
 
@@ -722,9 +723,9 @@ def test_other_parameterizations_and_no_clipping():
 def test_contexts_are_told_in_turn():
     run = made(context_dim=2)
     rows = [[0.0, 1.0], [1.0, 0.0]]
-    whole = levels(draw(run, DDIM(5), 4, labels=rows))
+    whole = levels(run.draw_batches(4, DDIM(5), labels=rows))
     for i, row in enumerate(rows):
-        alone = levels(draw(run, DDIM(5), 4, labels=row))
+        alone = levels(run.draw_batches(4, DDIM(5), labels=row))
         assert (
             largest(whole[i::2], alone[i::2])
             <= 1
@@ -732,14 +733,15 @@ def test_contexts_are_told_in_turn():
         )
     assert (
         largest(
-            levels(draw(run, DDIM(5), 4, labels=torch.tensor(rows), batch=3)), whole
+            levels(run.draw_batches(4, DDIM(5), labels=torch.tensor(rows), batch=3)),
+            whole,
         )
         <= 1
     )
     assert (
         largest(
-            levels(draw(run, DDIM(5), 4, labels=rows, guidance=0.0)),
-            levels(draw(run, DDIM(5), 4)),
+            levels(run.draw_batches(4, DDIM(5), labels=rows, guidance=0.0)),
+            levels(run.draw_batches(4, DDIM(5))),
         )
         <= 1
     )
@@ -762,19 +764,20 @@ def test_contexts_that_do_not_fit_are_refused(labels):
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_bfloat16_agrees_to_a_few_levels_and_leaves_the_run_alone(sampler):
-    before = {name: x.clone() for name, x in TEN.model.state_dict().items()}
-    whole = levels(draw(TEN, sampler, 12, labels=(3, 8), guidance=2.0))
-    half = fast(TEN, "bf16")
-    got = levels(draw(half, sampler, 12, labels=(3, 8), guidance=2.0))
+    ten = placed(TEN, "cpu")
+    before = {name: x.clone() for name, x in ten.model.state_dict().items()}
+    whole = levels(ten.draw_batches(12, sampler, labels=(3, 8), guidance=2.0))
+    half = optimized(ten, "bf16")
+    got = levels(half.draw_batches(12, sampler, labels=(3, 8), guidance=2.0))
     assert 0 < (got - whole).abs().double().mean() < 3
     assert all(x.dtype == torch.bfloat16 for x in half.model.parameters())
     assert all(
         x.dtype == torch.float32 and torch.equal(x, before[name])
-        for name, x in TEN.model.state_dict().items()
+        for name, x in ten.model.state_dict().items()
     )
-    assert fingerprint(half) != fingerprint(TEN)  # a folder is of one kind
+    assert fingerprint(half) != fingerprint(ten)  # a folder is of one kind
     assert torch.equal(
-        levels(draw(TEN, sampler, 12, labels=(3, 8), guidance=2.0)), whole
+        levels(ten.draw_batches(12, sampler, labels=(3, 8), guidance=2.0)), whole
     )
 
 
@@ -783,21 +786,17 @@ def test_the_arithmetic_of_the_sampler_stays_in_float32():
     their number."""
     run = made(T=1000, seed=1)
     far = [
-        (levels(draw(fast(run, "bf16"), DDIM(S), 8)) - levels(draw(run, DDIM(S), 8)))
+        (
+            levels(optimized(run, "bf16").draw_batches(8, DDIM(S)))
+            - levels(run.draw_batches(8, DDIM(S)))
+        )
         .abs()
         .double()
         .mean()
         for S in (20, 200)
     ]
     assert far[1] < 2 * far[0] + 0.1
-    for step in sample_steps(
-        fast(run, "bf16").model,
-        run.schedule,
-        torch.randn(2, 1, 8, 8),
-        DDIM(3),
-        param=V,
-        clip=(-1, 1),
-    ):
+    for step in sample_steps(optimized(run, "bf16"), torch.randn(2, 1, 8, 8), DDIM(3)):
         assert step.x.dtype == step.x0.dtype == torch.float32
 
 
@@ -806,23 +805,38 @@ def test_contexts_in_bfloat16():
     assert (
         largest(
             levels(
-                draw(fast(run, "bf16"), DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0)
+                optimized(run, "bf16").draw_batches(
+                    4, DDIM(5), labels=[0.0, 1.0], guidance=2.0
+                )
             ),
-            levels(draw(run, DDIM(5), 4, labels=[0.0, 1.0], guidance=2.0)),
+            levels(run.draw_batches(4, DDIM(5), labels=[0.0, 1.0], guidance=2.0)),
         )
         < 40
     )
 
 
 def test_without_options_a_run_is_what_it_was():
-    assert fast(PLAIN) is PLAIN
+    assert optimized(PLAIN) is PLAIN
     with pytest.raises(ValueError, match="precision must be fp32 or bf16, got 'fp16'"):
-        fast(PLAIN, "fp16")
+        optimized(PLAIN, "fp16")
+
+
+def test_the_network_of_the_caller_stays_as_it_is():
+    """Drawing wants another layout, and maybe another device; that is the business of
+    a copy."""
+    run = made(10)
+    strides = [p.stride() for p in run.model.parameters()]
+    for _ in run.draw_batches(2, DDIM(2), labels=3):
+        pass
+    assert [p.stride() for p in run.model.parameters()] == strides
+    there = placed(run, "cpu")
+    assert there.model is not run.model and placed(there, "cpu") is there
+    assert type(there) is Run and there.config is run.config
 
 
 @pytest.mark.slow
 def test_compiled_is_the_same_picture():
-    quick = fast(TEN, compile=True)
+    quick = optimized(TEN, compile=True)
     assert (
         "_compiled_call_impl" in vars(quick.model)
         and vars(TEN.model).get("_compiled_call_impl") is None
@@ -834,8 +848,8 @@ def test_compiled_is_the_same_picture():
     ):
         assert (
             largest(
-                levels(draw(quick, DDIM(5), **options)),
-                levels(draw(TEN, DDIM(5), **options)),
+                levels(quick.draw_batches(sampler=DDIM(5), **options)),
+                levels(TEN.draw_batches(sampler=DDIM(5), **options)),
             )
             <= 1
         )

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, seeds
 
-from ddpm_lit import DDIM, DDPM, X0, GaussianMixtureOracle, cosine_schedule, ddim_encode
+from ddpm_lit import DDIM, DDPM, X0, Denoiser, GaussianMixtureOracle, cosine_schedule
+from ddpm_lit import ddim_encode
 from ddpm_lit import draw_noise, linear_schedule, q_sample, sample, sample_steps
-from ddpm_lit.editing import Keep, Part, between, grid_between, image_to_image, inpaint
-from ddpm_lit.editing import inpaint_steps, interpolate, interpolate_at, lerp, mix
-from ddpm_lit.editing import noise_up, shared, slerp, strips, trajectory
+from ddpm_lit.editing import InpaintingSampler, SubWalk, between, grid_between
+from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate
+from ddpm_lit.editing import interpolate_at, lerp, noise_up, sample_with_shared_start
+from ddpm_lit.editing import slerp, stack_steps, trajectory, variance_preserving_mix
 
 LINEAR = linear_schedule()
 
@@ -70,7 +72,7 @@ def test_slerp_is_the_formula_and_walks_on_the_arc(seed, w):
     )
 
 
-@pytest.mark.parametrize("mixing", [lerp, mix, slerp])
+@pytest.mark.parametrize("mixing", [lerp, variance_preserving_mix, slerp])
 def test_mixtures_end_at_their_ends_and_take_a_weight_for_each_image(mixing):
     a, b = images(0, 3, 2, 4), images(1, 3, 2, 4)
     for w, end in ((0, a), (1.0, b)):
@@ -91,9 +93,9 @@ def test_which_mixtures_keep_the_variance():
     and slerp returns them."""
     a, b = images(0, 1, 100_000), images(1, 1, 100_000)
     four = 4 * math.sqrt(2 / 100_000)
-    for mixing, want in ((lerp, 0.5), (mix, 1.0), (slerp, 1.0)):
+    for mixing, want in ((lerp, 0.5), (variance_preserving_mix, 1.0), (slerp, 1.0)):
         assert mixing(a, b, 0.5).var().item() == pytest.approx(want, abs=four)
-    torch.testing.assert_close(mix(a, a, 0.5), math.sqrt(2) * a)
+    torch.testing.assert_close(variance_preserving_mix(a, a, 0.5), math.sqrt(2) * a)
     torch.testing.assert_close(slerp(a, a, 0.3), a, rtol=1e-12, atol=1e-12)
 
 
@@ -112,19 +114,26 @@ def test_pictures_between_lie_row_by_row():
 
 
 def test_a_part_takes_the_samplers_times_between_its_ends():
-    assert Part(DDIM(5), start=500).pairs(LINEAR) == [(500, 400), (400, 200), (200, 0)]
-    assert Part(DDIM(5), start=600, end=200).pairs(LINEAR) == [(600, 400), (400, 200)]
-    assert Part(DDIM(5), end=700).pairs(LINEAR) == [(1000, 800), (800, 700)]
-    assert Part(Part(DDIM(5), 700), end=300).pairs(LINEAR) == [
+    assert SubWalk(DDIM(5), start=500).pairs(LINEAR) == [
+        (500, 400),
+        (400, 200),
+        (200, 0),
+    ]
+    assert SubWalk(DDIM(5), start=600, end=200).pairs(LINEAR) == [
+        (600, 400),
+        (400, 200),
+    ]
+    assert SubWalk(DDIM(5), end=700).pairs(LINEAR) == [(1000, 800), (800, 700)]
+    assert SubWalk(SubWalk(DDIM(5), 700), end=300).pairs(LINEAR) == [
         (700, 600),
         (600, 400),
         (400, 300),
     ]
-    assert Part(DDIM(5)).pairs(LINEAR) == DDIM(5).pairs(LINEAR)
+    assert SubWalk(DDIM(5)).pairs(LINEAR) == DDIM(5).pairs(LINEAR)
     assert (
-        Part(DDPM()).stochastic
-        and not Part(DDIM(5)).stochastic
-        and Keep(
+        SubWalk(DDPM()).stochastic
+        and not SubWalk(DDIM(5)).stochastic
+        and InpaintingSampler(
             DDIM(5), images(0, 1, 2), torch.ones(1, 2, dtype=torch.bool)
         ).stochastic
     )
@@ -133,12 +142,12 @@ def test_a_part_takes_the_samplers_times_between_its_ends():
 @pytest.mark.parametrize("sampler", [DDPM(steps=10), DDIM(10), DDIM(10, 0.6)], ids=str)
 def test_parts_that_meet_make_the_whole(sampler):
     xT, whole = images(0, 2, 3), generator(5)
-    first, second = Part(sampler, end=400), Part(sampler, start=400)
+    first, second = SubWalk(sampler, end=400), SubWalk(sampler, start=400)
     g = generator(5)
-    middle = sample(net, LINEAR, xT, first, generator=g)
+    middle = sample(Denoiser(net, LINEAR), xT, first, generator=g)
     assert torch.equal(
-        sample(net, LINEAR, middle, second, generator=g),
-        sample(net, LINEAR, xT, sampler, generator=whole),
+        sample(Denoiser(net, LINEAR), middle, second, generator=g),
+        sample(Denoiser(net, LINEAR), xT, sampler, generator=whole),
     )
 
 
@@ -157,7 +166,11 @@ def test_image_to_image_starts_at_the_time_of_its_noise(schedule):
             DDIM(timesteps=[1000]),
         ):
             got = image_to_image(
-                always, schedule, number(0.3), t, number(1.6), sampler, clip=(-1e9, 1e9)
+                Denoiser(always, schedule, clip=(-1e9, 1e9)),
+                number(0.3),
+                t,
+                number(1.6),
+                sampler,
             ).item()
             assert got == pytest.approx(want, rel=1e-9), (t, sampler)
 
@@ -167,7 +180,9 @@ def test_image_to_image_keeps_the_proved_correlation(v):
     oracle = GaussianMixtureOracle(LINEAR, [1.0], [[0.3]], [v])
     for t in (1, 60, 300, 1000):
         base, signal, noise = (
-            image_to_image(oracle, LINEAR, number(a), t, number(b), DDIM(20)).item()
+            image_to_image(
+                Denoiser(oracle, LINEAR), number(a), t, number(b), DDIM(20)
+            ).item()
             for a, b in ((0, 0), (1, 0), (0, 1))
         )
         signal, noise, abar = signal - base, noise - base, LINEAR.alpha_bar[t].item()
@@ -181,17 +196,19 @@ def test_interpolation_through_the_noise_returns_its_ends():
         LINEAR, [0.5, 0.5], [[-0.5, 0.2], [0.5, 0.1]], [0.05, 0.05]
     )
     a, b = oracle.sample(4, generator(0)), oracle.sample(4, generator(1))
-    got = interpolate(oracle, LINEAR, a, b, [0, 0.5, 1], DDIM(200)).reshape(4, 3, 2)
+    got = interpolate(Denoiser(oracle, LINEAR), a, b, [0, 0.5, 1], DDIM(200)).reshape(
+        4, 3, 2
+    )
     assert (got[:, 0] - a).abs().max() < 0.05 and (got[:, 2] - b).abs().max() < 0.05
-    noises = [ddim_encode(oracle, LINEAR, x, 200) for x in (a, b)]
+    noises = [ddim_encode(Denoiser(oracle, LINEAR), x, DDIM(200)) for x in (a, b)]
     torch.testing.assert_close(
         got[:, 1],
-        sample(oracle, LINEAR, slerp(*noises, 0.5), DDIM(200)),
+        sample(Denoiser(oracle, LINEAR), slerp(*noises, 0.5), DDIM(200)),
         rtol=1e-9,
         atol=1e-9,
     )
     torch.testing.assert_close(
-        interpolate(lambda x, t: 0 * x, LINEAR, a, b, [0.3], DDIM(5)),
+        interpolate(Denoiser(lambda x, t: 0 * x, LINEAR), a, b, [0.3], DDIM(5)),
         slerp(a, b, 0.3),
         rtol=1e-9,
         atol=1e-9,
@@ -212,7 +229,14 @@ def test_interpolation_at_t_mixes_images_linearly_and_noises_as_told():
     ):
         torch.testing.assert_close(
             interpolate_at(
-                always, LINEAR, a, b, [0.25], t, noise, sampler=DDIM(10), **options
+                Denoiser(always, LINEAR),
+                a,
+                b,
+                [0.25],
+                t,
+                noise,
+                sampler=DDIM(10),
+                **options,
             ),
             ended(eps),
             rtol=1e-10,
@@ -224,13 +248,12 @@ def test_samples_that_share_a_beginning_are_correlated_as_proved():
     """Data N(0, 1), for which σ² = β is exact: the correlation of two samples that
     share x_t is ᾱ_t."""
     oracle, n, t = GaussianMixtureOracle(LINEAR, [1.0], [[0.0]], [1.0]), 20_000, 300
-    pairs = shared(
-        oracle,
-        LINEAR,
+    pairs = sample_with_shared_start(
+        Denoiser(oracle, LINEAR),
         draw_noise((n, 1), generator(0), dtype=torch.float64),
         2,
         t,
-        DDPM("beta", timesteps=(1000, t, 50, 1)),
+        DDPM(variance="beta", timesteps=(1000, t, 50, 1)),
         generator=generator(1),
     ).reshape(n, 2)
     z = (
@@ -242,26 +265,40 @@ def test_samples_that_share_a_beginning_are_correlated_as_proved():
 
 def test_a_shared_beginning_continues_the_walk_that_began_it():
     xT = images(0, 2, 3)
-    got = shared(
-        net, LINEAR, xT, 3, 400, DDPM(steps=10), generator=generators(0, 1, 2, 3, 4, 5)
+    got = sample_with_shared_start(
+        Denoiser(net, LINEAR),
+        xT,
+        3,
+        400,
+        DDPM(steps=10),
+        generator=generators(0, 1, 2, 3, 4, 5),
     ).reshape(2, 3, 3)
     torch.testing.assert_close(
-        got[:, 0], sample(net, LINEAR, xT, DDPM(steps=10), generator=generators(0, 3))
+        got[:, 0],
+        sample(Denoiser(net, LINEAR), xT, DDPM(steps=10), generator=generators(0, 3)),
     )
     assert (got[:, 0] - got[:, 1]).abs().min() > 1e-3
     torch.testing.assert_close(
-        shared(
-            net, LINEAR, xT[1:], 3, 400, DDPM(steps=10), generator=generators(3, 4, 5)
+        sample_with_shared_start(
+            Denoiser(net, LINEAR),
+            xT[1:],
+            3,
+            400,
+            DDPM(steps=10),
+            generator=generators(3, 4, 5),
         ).reshape(3, 3),
         got[1],
     )
     assert torch.equal(
-        shared(net, LINEAR, xT, 2, 1000, DDIM(5)),
-        sample(net, LINEAR, xT, DDIM(5)).repeat_interleave(2, 0),
+        sample_with_shared_start(Denoiser(net, LINEAR), xT, 2, 1000, DDIM(5)),
+        sample(Denoiser(net, LINEAR), xT, DDIM(5)).repeat_interleave(2, 0),
     )
-    labelled = shared(net, LINEAR, xT, 2, 600, DDIM(5), y=torch.tensor([1, 2]))
+    labelled = sample_with_shared_start(
+        Denoiser(net, LINEAR), xT, 2, 600, DDIM(5), y=torch.tensor([1, 2])
+    )
     torch.testing.assert_close(
-        labelled[::2], sample(net, LINEAR, xT, DDIM(5), y=torch.tensor([1, 2]))
+        labelled[::2],
+        sample(Denoiser(net, LINEAR), xT, DDIM(5), y=torch.tensor([1, 2])),
     )
 
 
@@ -287,7 +324,12 @@ def test_known_pixels_follow_the_forward_process_and_are_exact_in_the_end():
         torch.tensor([[True, False, True, False]]),
     )
     steps = list(
-        sample_steps(net, LINEAR, xT, Keep(DDIM(7), x0, mask), generator=generator(3))
+        sample_steps(
+            Denoiser(net, LINEAR),
+            xT,
+            InpaintingSampler(DDIM(7), x0, mask),
+            generator=generator(3),
+        )
     )
     again = generator(3)
     for step in steps:
@@ -309,7 +351,12 @@ def test_blocks_are_walked_as_often_as_asked():
         return [
             (step.t, step.s)
             for step in inpaint_steps(
-                net, LINEAR, x0, mask, images(1, 1, 2), DDPM(steps=5), **options
+                Denoiser(net, LINEAR),
+                x0,
+                mask,
+                images(1, 1, 2),
+                DDPM(steps=5),
+                **options,
             )
         ]
 
@@ -371,15 +418,13 @@ def test_a_filled_pixel_has_the_exact_distribution_of_the_method(resamples, jump
         )
 
     known, filled = inpaint(
-        network,
-        LINEAR,
+        Denoiser(network, LINEAR, X0),
         images(0, n, 2),
         torch.tensor([[True, False]]),
         images(1, n, 2),
         DDPM(steps=20),
         resamples=resamples,
         jump=jump,
-        param=X0,
         generator=generator(2),
     ).T
     k, u = filled_pixel(LINEAR, 20, resamples, jump, r)
@@ -405,8 +450,7 @@ def test_an_image_is_filled_alike_whatever_the_batch():
 
     def filled(rows, *numbers):
         return inpaint(
-            net,
-            LINEAR,
+            Denoiser(net, LINEAR),
             x0[rows],
             mask,
             xT[rows],
@@ -425,8 +469,7 @@ def test_an_image_is_filled_alike_whatever_the_batch():
 
     def varied(rows, *numbers):
         return image_to_image(
-            net,
-            LINEAR,
+            Denoiser(net, LINEAR),
             x0[rows],
             500,
             xT[rows],
@@ -446,7 +489,7 @@ def test_an_image_is_filled_alike_whatever_the_batch():
 
 
 def test_a_trajectory_keeps_every_kth_step_and_the_last():
-    steps = list(sample_steps(net, LINEAR, images(0, 2, 3), DDIM(7)))
+    steps = list(sample_steps(Denoiser(net, LINEAR), images(0, 2, 3), DDIM(7)))
     assert (
         trajectory(iter(steps), 3) == [steps[2], steps[5], steps[6]]
         and trajectory(steps) == steps
@@ -454,10 +497,10 @@ def test_a_trajectory_keeps_every_kth_step_and_the_last():
     )
     assert trajectory(steps, 7) == steps[-1:] == trajectory(steps, 100)
     torch.testing.assert_close(
-        strips(steps[:3], "x0").reshape(2, 3, 3),
+        stack_steps(steps[:3], "x0").reshape(2, 3, 3),
         torch.stack([step.x0 for step in steps[:3]], 1),
     )
-    torch.testing.assert_close(strips(steps)[6], steps[6].x[0])
+    torch.testing.assert_close(stack_steps(steps)[6], steps[6].x[0])
 
 
 # Mistakes
@@ -470,53 +513,73 @@ BATCH, KEEP = images(0, 2, 3), torch.tensor([[True, False, False]])
     [
         (lambda: slerp(BATCH, BATCH[:1], 0.5), ["b", "(2, 3)", "(1, 3)"]),
         (lambda: lerp(BATCH, BATCH, 1.5), ["w", "[0, 1]", "1.5"]),
-        (lambda: mix(BATCH, BATCH, torch.tensor([0.1, 0.2, 0.3])), ["w", "2", "(3,)"]),
+        (
+            lambda: variance_preserving_mix(
+                BATCH, BATCH, torch.tensor([0.1, 0.2, 0.3])
+            ),
+            ["w", "2", "(3,)"],
+        ),
         (lambda: slerp(BATCH, -BATCH, 0.5), ["opposite"]),
         (lambda: slerp(BATCH, 0 * BATCH, 0.5), ["zero"]),
         (lambda: between(BATCH, BATCH, []), ["weights"]),
         (lambda: grid_between(BATCH, 2, 2), ["corners", "4", "2"]),
         (lambda: grid_between(images(0, 4, 2), 1, 2), ["rows", "1"]),
         (
-            lambda: interpolate(net, LINEAR, BATCH, BATCH, [0.5], DDPM(steps=5)),
-            ["sampler", "eta=0"],
+            lambda: interpolate(
+                Denoiser(net, LINEAR), BATCH, BATCH, [0.5], DDPM(steps=5)
+            ),
+            ["sampler", "eta = 0"],
         ),
-        (lambda: Part(DDIM(5), start=0).pairs(LINEAR), ["start", "1..1000", "0"]),
-        (lambda: Part(DDIM(5), start=1001).pairs(LINEAR), ["start", "1..1000", "1001"]),
+        (lambda: SubWalk(DDIM(5), start=0).pairs(LINEAR), ["start", "1..1000", "0"]),
         (
-            lambda: Part(DDIM(5), start=300, end=300).pairs(LINEAR),
+            lambda: SubWalk(DDIM(5), start=1001).pairs(LINEAR),
+            ["start", "1..1000", "1001"],
+        ),
+        (
+            lambda: SubWalk(DDIM(5), start=300, end=300).pairs(LINEAR),
             ["end", "0..299", "300"],
         ),
         (
             lambda: image_to_image(
-                net, LINEAR, 5 * BATCH, 300, BATCH, DDIM(5), clip=(-1, 1)
+                Denoiser(net, LINEAR, clip=(-1, 1)), 5 * BATCH, 300, BATCH, DDIM(5)
             ),
             ["x0", "clip"],
         ),
         (
-            lambda: image_to_image(net, LINEAR, BATCH, 300, BATCH[:1], DDIM(5)),
+            lambda: image_to_image(
+                Denoiser(net, LINEAR), BATCH, 300, BATCH[:1], DDIM(5)
+            ),
             ["eps", "(2, 3)", "(1, 3)"],
         ),
-        (lambda: shared(net, LINEAR, BATCH, 0, 300), ["n", "0"]),
-        (lambda: shared(net, LINEAR, BATCH, 2, 0), ["t", "1..1000", "0"]),
         (
-            lambda: inpaint(net, LINEAR, BATCH, KEEP.float(), BATCH),
+            lambda: sample_with_shared_start(Denoiser(net, LINEAR), BATCH, 0, 300),
+            ["n", "0"],
+        ),
+        (
+            lambda: sample_with_shared_start(Denoiser(net, LINEAR), BATCH, 2, 0),
+            ["t", "1..1000", "0"],
+        ),
+        (
+            lambda: inpaint(Denoiser(net, LINEAR), BATCH, KEEP.float(), BATCH),
             ["mask", "bool", "float32"],
         ),
         (
-            lambda: inpaint(net, LINEAR, BATCH, KEEP[:, :2], BATCH),
+            lambda: inpaint(Denoiser(net, LINEAR), BATCH, KEEP[:, :2], BATCH),
             ["mask", "(2, 3)", "(1, 2)"],
         ),
         (
-            lambda: inpaint(net, LINEAR, BATCH, KEEP, BATCH, resamples=0),
+            lambda: inpaint(Denoiser(net, LINEAR), BATCH, KEEP, BATCH, resamples=0),
             ["resamples", "0"],
         ),
         (
-            lambda: inpaint(net, LINEAR, 5 * BATCH, KEEP, BATCH, clip=(-1, 1)),
+            lambda: inpaint(
+                Denoiser(net, LINEAR, clip=(-1, 1)), 5 * BATCH, KEEP, BATCH
+            ),
             ["x0", "clip"],
         ),
         (lambda: trajectory([], 0), ["every", "0"]),
-        (lambda: strips([], "x"), ["steps"]),
-        (lambda: strips([], "eps"), ["field", "eps"]),
+        (lambda: stack_steps([], "x"), ["steps"]),
+        (lambda: stack_steps([], "eps"), ["field", "eps"]),
     ],
 )
 def test_mistakes_are_refused(call, names):
@@ -534,16 +597,18 @@ def test_a_dynamic_threshold_is_a_clip_too():
         return 0.5 * torch.tanh(x)
 
     out = image_to_image(
-        net, schedule, x0, 300, images(1, 2, 1, 4, 4), DDIM(10), clip=DynamicThreshold()
+        Denoiser(net, schedule, clip=DynamicThreshold()),
+        x0,
+        300,
+        images(1, 2, 1, 4, 4),
+        DDIM(10),
     )
     assert out.isfinite().all() and out.abs().max() <= 1 + 1e-9
     with pytest.raises(ValueError, match="range of clip"):
         image_to_image(
-            net,
-            schedule,
+            Denoiser(net, schedule, clip=DynamicThreshold()),
             2 * x0,
             300,
             images(1, 2, 1, 4, 4),
             DDIM(10),
-            clip=DynamicThreshold(),
         )

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import EPS, V, X0, GaussianMixtureOracle, linear_schedule, q_sample
+from ddpm_lit import EPS, V, X0, Denoiser, GaussianMixtureOracle, linear_schedule
+from ddpm_lit import q_sample
 from ddpm_lit import vlb_terms
 from ddpm_lit.elbo import decoder_log_prob
 from ddpm_lit.gaussian import Gaussian
@@ -25,7 +26,7 @@ def test_terms_of_a_blind_model(schedule, seed):
     def blind(x, t):
         return torch.full_like(x, 0.1)
 
-    terms = vlb_terms(blind, schedule, x0, param=X0, levels=None)
+    terms = vlb_terms(Denoiser(blind, schedule, X0), x0, levels=None)
     assert terms.kl.shape == (
         2,
         schedule.T - 1,
@@ -58,10 +59,8 @@ def test_terms_with_the_larger_variance(schedule, seed):
     "KL of N(μ̃, β̃) from N(μ, β): ½ (log β/β̃ + β̃/β − 1 + (μ̃ − μ)²/β)."
     x0 = images(seed, 2, 3)
     kl = vlb_terms(
-        lambda x, t: torch.zeros_like(x),
-        schedule,
+        Denoiser(lambda x, t: torch.zeros_like(x), schedule, X0),
         x0,
-        param=X0,
         variance="beta",
         levels=None,
     ).kl
@@ -85,10 +84,8 @@ def test_the_bound_on_gaussian_data(param):
     oracle = GaussianMixtureOracle(schedule, [1.0], [[mean]], [var], param)
     x0 = mean + math.sqrt(var) * images(0, 4000, 1)
     terms = vlb_terms(
-        oracle,
-        schedule,
+        Denoiser(oracle, schedule, param),
         x0,
-        param=param,
         levels=None,
         generator=torch.Generator().manual_seed(0),
     )
@@ -128,7 +125,7 @@ def test_the_decoder_is_a_distribution_over_the_levels(mean, var, levels):
 def test_mistakes_are_refused(options, names):
     x0 = options.pop("x0", torch.zeros(1, 2))
     with pytest.raises(ValueError) as refusal:
-        vlb_terms(lambda x, t: x, SCHEDULE, x0, **options)
+        vlb_terms(Denoiser(lambda x, t: x, SCHEDULE), x0, **options)
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import images, schedules, seeds, strides
 
 from ddpm_lit import NoiseSchedule, gaussian_kl, linear_schedule, q_posterior, q_sample
-from ddpm_lit.forward import draw_noise, stride
+from ddpm_lit.forward import draw_noise, transition
 from ddpm_lit.gaussian import Gaussian
 
 
@@ -42,7 +42,7 @@ def test_a_stride_composes(case):
     """From 0 to s and on to t is the same as from 0 to t: means multiply, variances add
     up."""
     schedule, s, t = case
-    alpha, beta = stride(schedule, s, t)
+    alpha, beta = transition(schedule, s, t)
     abar_s, abar_t = schedule.alpha_bar[s], schedule.alpha_bar[t]
     torch.testing.assert_close(alpha * abar_s, abar_t, rtol=1e-13, atol=0)
     torch.testing.assert_close(
@@ -61,7 +61,7 @@ def test_posterior_is_bayes(case, seed):
     schedule, s, t = case
     if s == 0:
         return
-    alpha, beta = stride(schedule, s, t)
+    alpha, beta = transition(schedule, s, t)
     abar_s = schedule.alpha_bar[s]
     x0, xt, xs = images(seed, 1, 4), images(seed + 1, 1, 4), images(seed + 2, 7, 4)
     post = q_posterior(schedule, x0, xt, t, s)
@@ -82,7 +82,7 @@ def test_posterior_is_bayes(case, seed):
 def test_posterior_variance_lies_between_0_and_beta(case, seed):
     schedule, s, t = case
     var = q_posterior(schedule, images(seed, 1, 1), images(seed, 1, 1), t, s).var
-    beta = stride(schedule, s, t)[1]
+    beta = transition(schedule, s, t)[1]
     assert (var >= 0).all() and (var <= beta * (1 + 1e-12)).all()
     assert (var > 0).all() or s == 0
     wanted = (1 - schedule.alpha_bar[s]) / (1 - schedule.alpha_bar[t]) * beta

@@ -16,30 +16,13 @@ import torch
 from small import PICTURES, same, weights
 from torch import nn
 
-from ddpm_lit import (
-    DDIM,
-    DDPM,
-    EPS,
-    V,
-    DPMSolver,
-    ImageData,
-    Run,
-    TrainConfig,
-    Trainer,
-    UNet,
-    UNetConfig,
-    bits_per_dim,
-    cosine_schedule,
-    evaluate_run,
-    linear_schedule,
-    load_images,
-    load_pretrained,
-    sample,
-    save_image,
-    save_run,
-)
-from ddpm_lit.drawing import draw, numbered_noise
-from ddpm_lit.train import _draw, keyed_generator
+from ddpm_lit import DDIM, DDPM, Denoiser, V, DPMSolver, ImageData, Run
+from ddpm_lit import TrainConfig, Trainer, UNet, UNetConfig, bits_per_dim
+from ddpm_lit import cosine_schedule, evaluate_run, linear_schedule, load_images
+from ddpm_lit import load_pretrained, sample, save_image
+from ddpm_lit.forward import keyed_generator
+from ddpm_lit.generate import numbered_noise
+from ddpm_lit.train import _draw
 from ddpm_lit.unet import Attention, Block, Norm
 
 REHEARSED = os.environ.get("DDPM_LIT_GPU_TESTS") == "cpu"
@@ -378,11 +361,9 @@ def test_a_walk_ends_where_it_ends_on_the_cpu(name):
     xT = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     for device in ("cpu", DEVICE):
         own = [keyed_generator(0, 3, i) for i in range(4)]
-        options = dict(param=EPS, clip=(-1, 1), generator=own)
+        denoiser = Denoiser(net.to(device), SCHEDULE, clip=(-1, 1))
         with torch.no_grad():
-            x = sample(
-                net.to(device), SCHEDULE, xT.to(device), SAMPLERS[name], **options
-            )
+            x = sample(denoiser, xT.to(device), SAMPLERS[name], generator=own)
         ends.append(x.cpu())
     assert (ends[0] - ends[1]).abs().max() < 1e-4
     assert ends[0].std() > 0.1
@@ -394,14 +375,16 @@ def small_run() -> Run:
 
 def test_an_image_depends_on_its_number_alone():
     run = small_run()
-    whole, _ = numbered_noise(run, range(6), 0, DEVICE)
+    whole, _ = numbered_noise(run.shape, range(6), 0, DEVICE)
     assert whole.device.type == DEVICE.type
     for batch in (1, 4):
         parts = [range(i, min(i + batch, 6)) for i in range(0, 6, batch)]
-        noise = [numbered_noise(run, some, 0, DEVICE)[0] for some in parts]
+        noise = [numbered_noise(run.shape, some, 0, DEVICE)[0] for some in parts]
         assert torch.equal(torch.cat(noise), whole)
     options = dict(sampler=DDPM(steps=10), n=6, device=DEVICE)
-    images = [torch.cat([*draw(run, batch=b, **options)]).cpu() for b in (6, 4, 1)]
+    images = [
+        torch.cat([*run.draw_batches(batch=b, **options)]).cpu() for b in (6, 4, 1)
+    ]
     for other in images[1:]:
         assert (other - images[0]).abs().max() <= 1 / 255
 
@@ -433,7 +416,7 @@ def test_what_was_trained_here_goes_on_without_a_gpu(tmp_path):
     training = trainer(noisy())
     losses(training, 4)
     made = training.ema_model()
-    save_run(tmp_path / "run", made, SCHEDULE, V, (-1, 1), {})
+    Run(made, SCHEDULE, V, (-1, 1), {}).save(tmp_path / "run")
     run = load_pretrained(tmp_path / "run")
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 20])
     with torch.no_grad():

@@ -10,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import DDIM, DDPM, EPS, V, X0, GaussianMixtureOracle, UNet, UNetConfig
+from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, GaussianMixtureOracle, UNet
+from ddpm_lit import UNetConfig
 from ddpm_lit import cosine_schedule, linear_schedule, sample, zero_terminal_snr
 from ddpm_lit.guidance import classifier_guided, guided
 
 PARAMS = [EPS, X0, V]
 K, MEANS, VARS = 3, images(7, 3, 2, 2), [0.1, 0.5, 0.02]
 WEIGHTS = [0.2, 0.5, 0.3]
+
+
+def asking(model, param=EPS):
+    "A denoiser for a model that knows the linear schedule."
+    return Denoiser(model, linear_schedule(), param)
 
 
 def oracle(schedule=linear_schedule(), param=EPS):
@@ -45,7 +51,7 @@ def test_guided_is_the_formula_of_two_calls(schedule, seed, scale, param):
     want = (1 - scale) * free + scale * bound
     for asked in (model, lambda x, t, y=None: model(x, t, y)):
         torch.testing.assert_close(
-            guided(asked, y, scale)(x, t), want, rtol=1e-10, atol=1e-10
+            guided(asking(asked), y, scale).model(x, t), want, rtol=1e-10, atol=1e-10
         )
 
 
@@ -58,11 +64,11 @@ def test_one_call_of_twice_the_batch_and_half_of_it_where_one_answer_is_enough()
         (torch.tensor([0.0, 1.0, 2.0]), [(6, [3, 3, 3, 0, 1, 2])]),
     ):
         model = Counting(oracle())
-        guided(model, y, scale)(x, t)
+        guided(asking(model), y, scale).model(x, t)
         assert model.asked == want
-    assert torch.equal(guided(oracle(), y, 1)(x, t), oracle()(x, t, y)) and torch.equal(
-        guided(oracle(), y, 0.0)(x, t), oracle()(x, t)
-    )
+    assert torch.equal(
+        guided(asking(oracle()), y, 1).model(x, t), oracle()(x, t, y)
+    ) and torch.equal(guided(asking(oracle()), y, 0.0).model(x, t), oracle()(x, t))
 
 
 def test_a_model_without_null_is_called_twice():
@@ -72,7 +78,9 @@ def test_a_model_without_null_is_called_twice():
         asked.append(len(x))
         return oracle()(x, t, *y)
 
-    guided(model, torch.tensor([0, 1]), 3.0)(images(0, 2, 2, 2), torch.tensor([1, 7]))
+    guided(asking(model), torch.tensor([0, 1]), 3.0).model(
+        images(0, 2, 2, 2), torch.tensor([1, 7])
+    )
     assert asked == [2, 2]
 
 
@@ -83,11 +91,11 @@ def test_a_scale_for_each_image():
         torch.tensor([0, 1, 2, 0]),
         torch.tensor([0.0, 1.0, 3.5, -1.0]),
     )
-    together = guided(oracle(), y, scales)(x, t)
+    together = guided(asking(oracle()), y, scales).model(x, t)
     for i in range(4):
         torch.testing.assert_close(
             together[i : i + 1],
-            guided(oracle(), y[i : i + 1], scales[i].item())(
+            guided(asking(oracle()), y[i : i + 1], scales[i].item()).model(
                 x[i : i + 1], t[i : i + 1]
             ),
             rtol=1e-12,
@@ -96,18 +104,19 @@ def test_a_scale_for_each_image():
 
 
 def test_one_label_for_all_images_of_any_batch():
-    model = guided(oracle(), 2, 3.0)
+    model = guided(asking(oracle()), 2, 3.0)
     for batch in (1, 4):
         x, t = images(batch, batch, 2, 2), torch.full((batch,), 300)
         assert torch.equal(
-            model(x, t), guided(oracle(), torch.full((batch,), 2), 3.0)(x, t)
+            model.model(x, t),
+            guided(asking(oracle()), torch.full((batch,), 2), 3.0).model(x, t),
         )
 
 
 def test_guiding_towards_no_label_is_no_guidance():
     x, t = images(0, 2, 2, 2), torch.tensor([10, 900])
     torch.testing.assert_close(
-        guided(oracle(), torch.tensor([K, K]), 7.0)(x, t),
+        guided(asking(oracle()), torch.tensor([K, K]), 7.0).model(x, t),
         oracle()(x, t),
         rtol=1e-12,
         atol=1e-12,
@@ -120,12 +129,13 @@ def test_guided_walks_agree_in_every_parameterization(sampler):
 
     def walk(param, clip=None):
         return sample(
-            guided(oracle(param=param), y, 3.0),
-            linear_schedule(),
+            guided(
+                Denoiser(oracle(param=param), linear_schedule(), param, clip=clip),
+                y,
+                3.0,
+            ),
             xT,
             sampler,
-            param=param,
-            clip=clip,
             generator=torch.Generator().manual_seed(1),
         )
 
@@ -140,7 +150,7 @@ def test_half_precision_answers_are_combined_in_float32():
     def model(x, t, y=None):
         return oracle()(x.double(), t, y).to(torch.bfloat16)
 
-    out = guided(model, torch.tensor([0, 1]), 3.0)(
+    out = guided(asking(model), torch.tensor([0, 1]), 3.0).model(
         images(0, 2, 2, 2), torch.tensor([10, 900])
     )
     assert out.dtype == torch.float32 and not torch.equal(out, out.bfloat16().float())
@@ -158,8 +168,13 @@ def test_variance_of_guided_ddim_is_the_geometric_mean():
         torch.ones(4, 1, dtype=torch.float64),
     )
     x = sample(
-        guided(lambda x, t, y=None: (wide if y is None else narrow)(x, t), 0, scales),
-        schedule,
+        guided(
+            Denoiser(
+                lambda x, t, y=None: (wide if y is None else narrow)(x, t), schedule
+            ),
+            0,
+            scales,
+        ),
         one,
         DDIM(500),
     )
@@ -191,22 +206,22 @@ def test_the_exact_classifier_makes_the_conditional_model(schedule, param):
         oracle(schedule, param),
     )
     for scale in (0.0, 1.0, 4.0):
-        got = classifier_guided(model, schedule, log_prob(schedule, 2), scale, param)(
-            x, t
-        )
+        got = classifier_guided(
+            Denoiser(model, schedule, param), log_prob(schedule, 2), scale
+        ).model(x, t)
         torch.testing.assert_close(
-            got, guided(model, 2, scale)(x, t), rtol=1e-6, atol=1e-8
+            got, guided(asking(model), 2, scale).model(x, t), rtol=1e-6, atol=1e-8
         )
 
 
 def test_a_classifier_can_guide_a_sampler_which_holds_no_gradients():
     schedule, xT = linear_schedule(), images(0, 5, 2, 2)
-    model = classifier_guided(oracle(), schedule, log_prob(schedule, 2), 1.0)
-    x = sample(model, schedule, xT, DDIM(10))
+    model = classifier_guided(Denoiser(oracle(), schedule), log_prob(schedule, 2), 1.0)
+    x = sample(model, xT, DDIM(10))
     assert not x.requires_grad and torch.is_grad_enabled()
     torch.testing.assert_close(
         x,
-        sample(guided(oracle(), 2, 1.0), schedule, xT, DDIM(10)),
+        sample(guided(Denoiser(oracle(), schedule), 2, 1.0), xT, DDIM(10)),
         rtol=1e-9,
         atol=1e-9,
     )
@@ -221,45 +236,58 @@ TWO = torch.tensor([10, 900])
     "call, names",
     [
         (
-            lambda x: guided(oracle(), torch.tensor([0.0, 1.0]), 2.0),
+            lambda x: guided(asking(oracle()), torch.tensor([0.0, 1.0]), 2.0),
             ["y", "int64", "float32"],
         ),
-        (lambda x: guided(oracle(), torch.tensor([[0, 1]]), 2.0), ["y", "(1, 2)"]),
-        (lambda x: guided(oracle(), 0.5, 2.0), ["y", "int"]),
-        (lambda x: guided(oracle(), 0, math.nan), ["scale", "nan"]),
-        (lambda x: guided(oracle(), 0, torch.ones(2, 1)), ["scale"]),
-        (lambda x: guided(oracle(), torch.tensor([0]), 2.0)(x, TWO), ["y", "2", "1"]),
-        (lambda x: guided(oracle(), 0, torch.ones(3))(x, TWO), ["scale", "2", "3"]),
-        (lambda x: guided(oracle(), 4, 2.0)(x, TWO), ["y", "0..3", "4"]),
         (
-            lambda x: guided(oracle(), 0, 2.0)(x, TWO, torch.tensor([0, 0])),
+            lambda x: guided(asking(oracle()), torch.tensor([[0, 1]]), 2.0),
+            ["y", "(1, 2)"],
+        ),
+        (lambda x: guided(asking(oracle()), 0.5, 2.0), ["y", "int"]),
+        (lambda x: guided(asking(oracle()), 0, math.nan), ["scale", "nan"]),
+        (lambda x: guided(asking(oracle()), 0, torch.ones(2, 1)), ["scale"]),
+        (
+            lambda x: guided(asking(oracle()), torch.tensor([0]), 2.0).model(x, TWO),
+            ["y", "2", "1"],
+        ),
+        (
+            lambda x: guided(asking(oracle()), 0, torch.ones(3)).model(x, TWO),
+            ["scale", "2", "3"],
+        ),
+        (lambda x: guided(asking(oracle()), 4, 2.0).model(x, TWO), ["y", "0..3", "4"]),
+        (
+            lambda x: guided(asking(oracle()), 0, 2.0).model(
+                x, TWO, torch.tensor([0, 0])
+            ),
             ["y must be None"],
         ),
-        (lambda x: guided(UNet(SMALL), 0, 2.0), ["y must be None", "num_classes"]),
         (
-            lambda x: guided(UNet(replace(SMALL, num_classes=3)), 4, 2.0),
+            lambda x: guided(asking(UNet(SMALL)), 0, 2.0),
+            ["y must be None", "num_classes"],
+        ),
+        (
+            lambda x: guided(asking(UNet(replace(SMALL, num_classes=3))), 4, 2.0),
             ["y", "0..2", "4"],
         ),
         (
             lambda x: guided(
-                UNet(replace(SMALL, context_dim=2)), torch.zeros(2, 3), 2.0
+                asking(UNet(replace(SMALL, context_dim=2))), torch.zeros(2, 3), 2.0
             ),
             ["y", "(2, 2)", "(2, 3)"],
         ),
         (
             lambda x: classifier_guided(
-                oracle(),
-                zero_terminal_snr(linear_schedule()),
+                Denoiser(oracle(), zero_terminal_snr(linear_schedule()), V),
                 log_prob(linear_schedule(), 0),
                 1.0,
-                V,
-            )(x, torch.tensor([10, 1000])),
+            ).model(x, torch.tensor([10, 1000])),
             ["t", "alpha_bar", "1000"],
         ),
         (
             lambda x: sample(
-                guided(oracle(), torch.tensor([0, 1, 2]), 2.0),
-                linear_schedule(),
+                guided(
+                    Denoiser(oracle(), linear_schedule()), torch.tensor([0, 1, 2]), 2.0
+                ),
                 x,
                 DDIM(2),
             ),
@@ -314,7 +342,10 @@ def test_null_is_no_label_row_by_row_and_each_label_matters(kind, conditioning):
         net(X, T, mixed), torch.cat([free[:1], bound[1:]]), rtol=1e-4, atol=1e-5
     )
     torch.testing.assert_close(
-        guided(net, y, 3.0)(X, T), free + 3 * (bound - free), rtol=1e-4, atol=1e-4
+        guided(asking(net), y, 3.0).model(X, T),
+        free + 3 * (bound - free),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 

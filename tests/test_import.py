@@ -1,4 +1,5 @@
-"The package from outside: what `import ddpm_lit` needs, which names it has, and in which direction its modules import."
+"""The package from outside: what `import ddpm_lit` needs, which names it has, and in
+which direction its modules import."""
 
 import ast
 import importlib
@@ -9,12 +10,13 @@ import pytest
 from book import PACKAGE, ROOT, modules
 
 HEAVY = (
-    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy torchvision accelerate diffusers PIL tqdm "
+    "sympy nbdev fastcore execnb IPython ipykernel matplotlib sklearn scipy "
+    "torchvision accelerate diffusers PIL tqdm "
     "safetensors tyro pandas hypothesis torchmetrics torch_fidelity"
 ).split()
 CONTRACT = """
     Gaussian gaussian_kl NoiseSchedule linear_schedule scaled_linear_schedule cosine_schedule sigmoid_schedule zero_terminal_snr
-    q_sample q_posterior EPS X0 V Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
+    q_sample q_posterior EPS X0 V Denoiser Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
     Step DDPM sample_steps sample DDIM ddim_encode UNet UNetConfig Trainer TrainConfig load_pretrained
 """.split()
 BLOCKED = """
@@ -40,7 +42,8 @@ def python(code: str, cwd=ROOT, **kwargs) -> subprocess.CompletedProcess:
 import torch, ddpm_lit as d
 schedule = d.linear_schedule(20, 1e-3, 0.3)
 oracle = d.GaussianMixtureOracle(schedule, [1.], torch.zeros(1, 1, 2, 2), [1.])
-x = d.sample(oracle, schedule, torch.randn(3, 1, 2, 2), d.DDIM(steps=5), clip=(-1, 1))
+denoiser = d.Denoiser(oracle, schedule, clip=(-1, 1))
+x = d.sample(denoiser, torch.randn(3, 1, 2, 2), d.DDIM(steps=5))
 assert x.shape == (3, 1, 2, 2) and x.abs().max() <= 1.0001
 d.UNet(d.UNetConfig(8, 1, 8, (1, 2), 1, ()))(x, torch.tensor([1, 2, 3]))
 """,
@@ -84,17 +87,17 @@ def test_signatures_of_the_contract():
     assert (
         parameters(d.sample_steps)
         == parameters(d.sample)
-        == ["model", "schedule", "xT", "sampler", "param", "clip", "y", "generator"]
+        == ["denoiser", "xT", "sampler", "y", "generator"]
     )
     assert (
         parameters(d.DDPM.step)[1:]
         == parameters(d.DDIM.step)[1:]
         == ["schedule", "x", "pred", "t", "s", "noise", "previous"]
     )
-    assert parameters(d.DDPM)[:4] == ["variance", "steps", "spacing", "timesteps"]
+    assert parameters(d.DDPM)[:4] == ["steps", "variance", "spacing", "timesteps"]
     assert parameters(d.DDIM)[:4] == ["steps", "eta", "spacing", "timesteps"]
     assert d.DDPM() == d.DDPM(
-        "posterior", None, "trailing", None
+        None, "posterior", "trailing", None
     ) and d.DDIM() == d.DDIM(50, 0.0, "trailing", None)
     assert [p.name for p in (d.EPS, d.X0, d.V)] == ["eps", "x0", "v"]
 
@@ -109,9 +112,22 @@ def test_version_is_the_one_in_settings():
     assert ddpm_lit.__version__ == settings["DEFAULT"]["version"]
 
 
+def packages_of(path) -> list[str]:
+    "The package that a file lies in, and those around it."
+    parts = path.relative_to(PACKAGE.parent).parent.parts
+    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def file_of(module: str):
+    return PACKAGE / f"{module.replace('.', '/')}.py"
+
+
 def imported(path) -> set[str]:
-    "The modules that a file imports, anywhere in it; those of the package as `ddpm_lit.x`."
+    """The modules that a file imports, anywhere in it; those of the package as
+    `ddpm_lit.x`."""
     found = set()
+    # the package that one, two, ... dots stand for
+    dots = ["", *(p for p in packages_of(path))]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -119,9 +135,7 @@ def imported(path) -> set[str]:
             assert all(alias.name != "*" for alias in node.names), (
                 f"{path.name} imports *"
             )
-            base = ".".join(
-                filter(None, ["ddpm_lit" if node.level else "", node.module])
-            )
+            base = ".".join(filter(None, [dots[node.level], node.module]))
             found |= (
                 {
                     f"ddpm_lit.{alias.name}"
@@ -138,8 +152,8 @@ def imported(path) -> set[str]:
 def test_a_module_imports_only_earlier_ones(module):
     places = modules()
     mine = {
-        name.split(".")[1]
-        for name in imported(PACKAGE / f"{module}.py")
+        name.removeprefix("ddpm_lit.")
+        for name in imported(file_of(module))
         if name.startswith("ddpm_lit.")
     }
     assert mine <= set(places), (
@@ -154,7 +168,7 @@ def test_a_module_imports_only_earlier_ones(module):
 
 @pytest.mark.parametrize("module", modules())
 def test_exported_code_does_not_import_the_tools_of_the_page(module):
-    roots = {name.partition(".")[0] for name in imported(PACKAGE / f"{module}.py")}
+    roots = {name.partition(".")[0] for name in imported(file_of(module))}
     assert not roots & (
         {"fastcore", "nbdev", "IPython", "execnb", "pytest"}
         | (set() if module == "proof" else {"sympy"})
@@ -162,8 +176,29 @@ def test_exported_code_does_not_import_the_tools_of_the_page(module):
 
 
 def test_every_module_comes_from_a_notebook():
-    files = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__", "__main__", "_modidx"}
-    assert files == set(modules())
+    files = {
+        ".".join(p.relative_to(PACKAGE).with_suffix("").parts)
+        for p in PACKAGE.rglob("*.py")
+    }
+    by_hand = {"__init__", "__main__", "_modidx", "cli", "command.__init__"}
+    assert files - by_hand == set(modules())
+
+
+def test_public_names_are_written_twice_and_alike():
+    """For the interpreter in a table, for type checkers as imports; and none is the name
+    of a module, which would hide it once that module is imported."""
+    import ddpm_lit
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        a.name: n.module.removeprefix("ddpm_lit.") for n in block.body for a in n.names
+    }
+    assert typed == ddpm_lit._HOMES
+    assert ddpm_lit.__all__ == ["__version__", *typed]
+    assert not set(typed) & {name.split(".")[0] for name in modules()}
+    with pytest.raises(AttributeError, match="nothing_such"):
+        ddpm_lit.nothing_such
 
 
 def test_nothing_is_exported_twice():
@@ -171,7 +206,7 @@ def test_nothing_is_exported_twice():
 
     names = Counter()
     for module in modules():
-        tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+        tree = ast.parse(file_of(module).read_text(encoding="utf-8"))
         names.update(
             node.name
             for node in tree.body

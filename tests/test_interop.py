@@ -8,7 +8,8 @@ import pytest
 import torch
 from strategies import images
 
-from ddpm_lit import DDIM, DDPM, EPS, V, X0, DynamicThreshold, UNet, UNetConfig
+from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, DynamicThreshold, UNet
+from ddpm_lit import UNetConfig
 from ddpm_lit import cosine_schedule, from_diffusers, linear_schedule, sample
 from ddpm_lit import sampler_from_diffusers, to_diffusers, zero_terminal_snr
 from ddpm_lit.diffusers_exchange import _ours, _shape
@@ -271,12 +272,9 @@ def test_what_is_made_here_samples_alike_there(param, schedule, clip, tmp_path):
         - 1
     )
     got = sample(
-        model,
-        schedule,
+        Denoiser(model, schedule, param, clip=clip),
         xT,
         sampler_from_diffusers(pipeline.scheduler, 10),
-        param=param,
-        clip=clip,
     ).clamp(-1, 1)
     assert (got - want).abs().max() < 1e-3
     pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path, local_files_only=True)
@@ -295,12 +293,9 @@ def test_what_is_made_here_samples_alike_there(param, schedule, clip, tmp_path):
     )
     g = torch.Generator().manual_seed(5)
     got = sample(
-        model,
-        schedule,
+        Denoiser(model, schedule, param, clip=clip),
         torch.randn(3, 1, 8, 8, generator=g),
         sampler_from_diffusers(pipeline.scheduler, 10),
-        param=param,
-        clip=clip,
         generator=g,
     ).clamp(-1, 1)
     assert (got - want).abs().max() < 1e-3

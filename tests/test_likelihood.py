@@ -8,10 +8,10 @@ import pytest
 import torch
 from strategies import images
 
-from ddpm_lit import EPS, X0, DynamicThreshold, GaussianMixtureOracle, linear_schedule, vlb_terms
+from ddpm_lit import EPS, X0, Denoiser, DynamicThreshold, GaussianMixtureOracle, linear_schedule, vlb_terms
 from ddpm_lit.likelihood import Bound, bits_per_dim
 from ddpm_lit.runs import Run
-from ddpm_lit.train import keyed_generator
+from ddpm_lit.forward import keyed_generator
 
 
 class Blind:
@@ -36,7 +36,7 @@ def numbers(found: Bound) -> list: return [found.n, found.prior, found.kl, found
 
 @pytest.mark.parametrize("y", [None, torch.tensor([0, 1, 1, 1, 0, 2, 1])], ids=["", "labels"])
 def test_the_bound_is_the_mean_of_the_terms(y):
-    terms = vlb_terms(ORACLE, SCHEDULE, DATA, y=y, levels=None, generator=[keyed_generator(3, 5, i) for i in range(7)])
+    terms = vlb_terms(Denoiser(ORACLE, SCHEDULE), DATA, y=y, levels=None, generator=[keyed_generator(3, 5, i) for i in range(7)])
     each = terms.total.tolist()
     want = [7, terms.prior.mean(), terms.kl.sum(1).mean(), terms.reconstruction.mean(), statistics.stdev(each) / 7**0.5, statistics.fmean(each), *terms.kl.mean(0)]
     found = bits_per_dim(RUN, DATA, None, y=y, seed=3)
@@ -89,7 +89,7 @@ def test_the_network_stays_where_it_is():
 
 def test_levels_are_counted_or_refused():
     two = DATA.sign()
-    want = vlb_terms(Blind(), SCHEDULE, two, param=X0, levels=2, clip=(-1, 1), generator=[keyed_generator(0, 5, i) for i in range(7)])
+    want = vlb_terms(Denoiser(Blind(), SCHEDULE, X0, clip=(-1, 1)), two, levels=2, generator=[keyed_generator(0, 5, i) for i in range(7)])
     assert bits_per_dim(blind((-1, 1)), two, 2).reconstruction == pytest.approx(want.reconstruction.mean().item(), rel=1e-12)
     with pytest.raises(ValueError, match="levels=17"): bits_per_dim(RUN, DATA.clamp(-1, 1), 17)
     with pytest.raises(ValueError, match="levels=256"): bits_per_dim(RUN, DATA.clamp(-1, 1))

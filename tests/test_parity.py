@@ -10,7 +10,8 @@ import pytest
 import torch
 from strategies import images
 
-from ddpm_lit import DDIM, DDPM, EPS, V, X0, GaussianMixtureOracle, cosine_schedule
+from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, GaussianMixtureOracle
+from ddpm_lit import cosine_schedule
 from ddpm_lit import ddim_encode, linear_schedule, q_sample, sample
 from ddpm_lit import scaled_linear_schedule, sigmoid_schedule, zero_terminal_snr
 from ddpm_lit.prediction import clip_prediction
@@ -140,7 +141,7 @@ def test_ddpm_walks(name, kind):
         ],
         [("posterior", "fixed_small"), ("beta", "fixed_large")],
     ):
-        ours = DDPM(variance, steps, spacing)
+        ours = DDPM(steps, variance, spacing)
         other = theirs(
             diffusers.DDPMScheduler,
             schedule,
@@ -192,7 +193,7 @@ def test_encoding(name):
         )
         assert (
             largest(
-                ddim_encode(model, schedule, x, steps, spacing),
+                ddim_encode(Denoiser(model, schedule), x, DDIM(steps, spacing=spacing)),
                 their_encoding(other, model, x),
             )
             < 1e-9
@@ -294,7 +295,7 @@ def test_their_previous_time_is_wrong_where_strides_are_uneven(spacing, steps, w
 def test_their_last_step_adds_noise_with_fixed_large_and_trailing_times():
     """Algorithm 2 adds none. Theirs asks whether t > 0, and ten trailing times end at
     99."""
-    schedule, ours = SCHEDULES["linear"], DDPM("beta", 10)
+    schedule, ours = SCHEDULES["linear"], DDPM(10, "beta")
     other = theirs(
         diffusers.DDPMScheduler,
         schedule,
@@ -392,7 +393,7 @@ def test_their_encoding_depends_on_what_the_network_predicts(kind):
         for name, param in KINDS.items()
     }
     ours = {
-        name: ddim_encode(exact[name], schedule, x, 10, param=param)
+        name: ddim_encode(Denoiser(exact[name], schedule, param), x, DDIM(10))
         for name, param in KINDS.items()
     }
     assert largest(ours[kind], ours["epsilon"]) < 1e-9
@@ -411,7 +412,10 @@ def test_their_encoding_depends_on_what_the_network_predicts(kind):
         assert not torch.isfinite(got).all()
     else:
         back = [
-            (sample(exact["epsilon"], schedule, xT, DDIM(10)) - x).abs().max().item()
+            (sample(Denoiser(exact["epsilon"], schedule), xT, DDIM(10)) - x)
+            .abs()
+            .max()
+            .item()
             for xT in (ours[kind], got)
         ]
         assert torch.isfinite(got).all() and back[0] < back[1]

@@ -13,7 +13,7 @@ from book import ROOT
 from strategies import images
 
 from ddpm_lit import EPS, V, DynamicThreshold, UNet, UNetConfig, linear_schedule
-from ddpm_lit import load_pretrained, save_run
+from ddpm_lit import Run, load_pretrained
 from ddpm_lit.runs import append_log, checkpoints, read_checkpoint, read_log
 from ddpm_lit.runs import trim_log, write_checkpoint
 from ddpm_lit.storage import read_tensors, write_tensors
@@ -59,7 +59,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(kills):
 )
 def test_a_run_comes_back(tmp_path, param, clip):
     model = network().eval()
-    save_run(tmp_path / "run", model, SCHEDULE, param, clip, {"data": "noise"})
+    Run(model, SCHEDULE, param, clip, {"data": "noise"}).save(tmp_path / "run")
     run = load_pretrained(tmp_path / "run")
     x, t = images(1, 2, 1, 4, 4, dtype=torch.float32), torch.tensor([1, 20])
     assert torch.equal(run.model(x, t), model(x, t)) and not run.model.training
@@ -88,7 +88,7 @@ def test_a_run_comes_back(tmp_path, param, clip):
     ],
 )
 def test_broken_files_are_refused_in_a_sentence(tmp_path, name, damage, says):
-    folder = save_run(tmp_path / "run", network(), SCHEDULE, EPS, (-1, 1), {})
+    folder = Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run")
     (folder / name).write_text(damage)
     with pytest.raises(ValueError, match=says) as refusal:
         load_pretrained(folder)
@@ -112,7 +112,7 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path, name, damage, says):
     ],
 )
 def test_hostile_settings_are_refused_in_a_sentence(tmp_path, change, says):
-    folder = save_run(tmp_path / "run", network(), SCHEDULE, EPS, (-1, 1), {})
+    folder = Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     if isinstance(change.get("unet"), dict):
         change = {"unet": config["unet"] | change["unet"]}
@@ -124,7 +124,7 @@ def test_hostile_settings_are_refused_in_a_sentence(tmp_path, change, says):
 
 def test_learned_variances_are_refused(tmp_path):
     folder, twice = (
-        save_run(tmp_path / "run", network(), SCHEDULE, EPS, (-1, 1), {}),
+        Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run"),
         {
             name: torch.cat([x, x]) if name.startswith("conv_out") else x
             for name, x in network().state_dict().items()
@@ -137,7 +137,7 @@ def test_learned_variances_are_refused(tmp_path):
 
 def test_weights_of_whole_numbers_are_refused(tmp_path):
     folder, model = (
-        save_run(tmp_path / "run", network(), SCHEDULE, EPS, (-1, 1), {}),
+        Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run"),
         network(),
     )
     write_tensors(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from strategies import images, schedules, seeds
 
-from ddpm_lit import DDIM, DDPM, EPS, V, X0, GaussianMixtureOracle, NoiseSchedule
+from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, GaussianMixtureOracle
+from ddpm_lit import NoiseSchedule
 from ddpm_lit import Prediction, Step, cosine_schedule, ddim_encode, linear_schedule
 from ddpm_lit import sample, sample_steps, scaled_linear_schedule, sigmoid_schedule
 from ddpm_lit import zero_terminal_snr
@@ -140,7 +141,7 @@ SPREADS = {
     "all": dict(steps=None),
 }
 SAMPLERS = [
-    *(partial(DDPM, variance) for variance in ("posterior", "beta")),
+    *(partial(DDPM, variance=variance) for variance in ("posterior", "beta")),
     *(partial(DDIM, eta=eta) for eta in (0.0, 0.2, 0.5, 1.0)),
 ]
 
@@ -190,8 +191,8 @@ HILLS = dict(weights=[0.4, 0.6], means=[[-0.6], [0.5]], variances=[0.04, 0.02])
 @pytest.mark.parametrize(
     "make, param, kind",
     [
-        (partial(DDPM, "posterior"), EPS, "linear"),
-        (partial(DDPM, "beta"), V, "linear"),
+        (partial(DDPM, variance="posterior"), EPS, "linear"),
+        (partial(DDPM, variance="beta"), V, "linear"),
         (partial(DDIM, None, 0.0), X0, "cosine"),
         (partial(DDIM, None, 0.5), V, "cosine"),
         (partial(DDIM, 250, 1.0), X0, "linear"),
@@ -211,11 +212,9 @@ def test_a_mixture_comes_back(make, param, kind):
     oracle = GaussianMixtureOracle(schedule, **HILLS, param=param)
     g = torch.Generator().manual_seed(3)
     x = sample(
-        oracle,
-        schedule,
+        Denoiser(oracle, schedule, param),
         torch.randn(3000, 1, generator=g, dtype=torch.float64),
         make(),
-        param=param,
         generator=g,
     )
     data = oracle.sample(3000, g)
@@ -248,7 +247,7 @@ def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(schedule, seed):
         for s in {0, t // 2, t - 1}:
             pred = EPS.decode(schedule, images(seed + t, 2, 3), x, t)
             a = DDIM(eta=1.0).step(schedule, x, pred, t, s, noise)
-            b = DDPM("posterior").step(schedule, x, pred, t, s, noise)
+            b = DDPM(variance="posterior").step(schedule, x, pred, t, s, noise)
             assert (a - b).abs().max() <= 1e-11 * (
                 1 + pred.x0.abs().max() + pred.eps.abs().max()
             )
@@ -282,7 +281,7 @@ def test_ddim_keeps_the_marginal_for_every_eta(schedule, seed, eta):
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDPM("posterior", 5), DDPM("beta", 5), DDIM(5), DDIM(5, 1.0)], ids=str
+    "sampler", [DDPM(5, "posterior"), DDPM(5, "beta"), DDIM(5), DDIM(5, 1.0)], ids=str
 )
 def test_the_last_step_adds_no_noise(sampler):
     schedule, x = linear_schedule(), images(0, 2, 3)
@@ -311,14 +310,17 @@ def net(x, t, y=None):
 
 @pytest.mark.parametrize(
     "sampler",
-    [DDPM(steps=6), DDPM("beta", 6), DDIM(6), DDIM(6, 0.7, "quadratic")],
+    [DDPM(steps=6), DDPM(6, "beta"), DDIM(6), DDIM(6, 0.7, "quadratic")],
     ids=str,
 )
 def test_sample_is_the_last_of_the_steps_and_each_step_is_the_samplers(sampler):
     schedule, xT = linear_schedule(), images(0, 3, 2)
     steps = list(
         sample_steps(
-            net, schedule, xT, sampler, generator=torch.Generator().manual_seed(1)
+            Denoiser(net, schedule),
+            xT,
+            sampler,
+            generator=torch.Generator().manual_seed(1),
         )
     )
     assert all(isinstance(step, Step) for step in steps) and [
@@ -326,7 +328,12 @@ def test_sample_is_the_last_of_the_steps_and_each_step_is_the_samplers(sampler):
     ] == sampler.pairs(schedule)
     assert torch.equal(
         steps[-1].x,
-        sample(net, schedule, xT, sampler, generator=torch.Generator().manual_seed(1)),
+        sample(
+            Denoiser(net, schedule),
+            xT,
+            sampler,
+            generator=torch.Generator().manual_seed(1),
+        ),
     )
     x = xT
     for step in steps:
@@ -354,7 +361,7 @@ def test_a_step_is_yielded_after_it_was_made_and_gradients_stay_as_they_were():
         return x * 0.1
 
     for n, step in enumerate(
-        sample_steps(counting, schedule, images(0, 1, 2), DDIM(5)), start=1
+        sample_steps(Denoiser(counting, schedule), images(0, 1, 2), DDIM(5)), start=1
     ):
         assert len(seen) == n and seen[-1] == step.t and torch.is_grad_enabled()
         assert not step.x.requires_grad
@@ -366,10 +373,12 @@ def test_one_generator_for_each_image_makes_it_independent_of_the_batch():
 
     schedule, xT = linear_schedule(), images(0, 4, 2)
     together = sample(
-        net, schedule, xT, DDPM(steps=8), generator=generators(3, 4, 5, 6)
+        Denoiser(net, schedule), xT, DDPM(steps=8), generator=generators(3, 4, 5, 6)
     )
     torch.testing.assert_close(
-        sample(net, schedule, xT[1:3], DDPM(steps=8), generator=generators(4, 5)),
+        sample(
+            Denoiser(net, schedule), xT[1:3], DDPM(steps=8), generator=generators(4, 5)
+        ),
         together[1:3],
         rtol=1e-12,
         atol=1e-12,
@@ -381,11 +390,9 @@ def test_clipping_bounds_the_prediction_and_the_result():
     for sampler in (DDPM(steps=9), DDIM(9), DDIM(9, 1.0)):
         steps = list(
             sample_steps(
-                net,
-                schedule,
+                Denoiser(net, schedule, clip=(-1, 1)),
                 xT,
                 sampler,
-                clip=(-1, 1),
                 generator=torch.Generator().manual_seed(0),
             )
         )
@@ -397,12 +404,14 @@ def test_clipping_bounds_the_prediction_and_the_result():
 
 def test_labels_reach_the_model():
     schedule, xT = linear_schedule(), images(0, 2, 2)
-    with_label = sample(net, schedule, xT, DDIM(3), y=torch.tensor([1, 2]))
+    with_label = sample(Denoiser(net, schedule), xT, DDIM(3), y=torch.tensor([1, 2]))
 
     def labelled(x, t):
         return net(x, t, torch.tensor([1, 2]))
 
-    torch.testing.assert_close(with_label, sample(labelled, schedule, xT, DDIM(3)))
+    torch.testing.assert_close(
+        with_label, sample(Denoiser(labelled, schedule), xT, DDIM(3))
+    )
 
 
 def test_half_precision_and_float32_walks_are_finite():
@@ -414,11 +423,9 @@ def test_half_precision_and_float32_walks_are_finite():
 
         for sampler in (DDPM(), DDIM(20), DDIM(1000, 1.0)):
             x = sample(
-                model,
-                schedule,
+                Denoiser(model, schedule, clip=(-1, 1)),
                 images(0, 2, 2, dtype=dtype),
                 sampler,
-                clip=(-1, 1),
                 generator=torch.Generator().manual_seed(0),
             )
             assert x.dtype == torch.float32 and torch.isfinite(x).all()
@@ -434,7 +441,9 @@ def test_encoding_and_decoding_gaussian_data_come_back():
     errors = [
         (
             sample(
-                oracle, schedule, ddim_encode(oracle, schedule, x0, steps), DDIM(steps)
+                Denoiser(oracle, schedule),
+                ddim_encode(Denoiser(oracle, schedule), x0, DDIM(steps)),
+                DDIM(steps),
             )
             - x0
         )
@@ -457,11 +466,9 @@ def test_more_steps_bring_the_image_back_more_exactly(schedule):
     errors = [
         (
             sample(
-                oracle,
-                schedule,
-                ddim_encode(oracle, schedule, x0, steps),
+                Denoiser(oracle, schedule, clip=(-9, 9)),
+                ddim_encode(Denoiser(oracle, schedule), x0, DDIM(steps)),
                 DDIM(steps),
-                clip=(-9, 9),
             )
             - x0
         )
@@ -490,8 +497,8 @@ def test_no_nan_for_any_schedule(schedule, seed, dtype, data):
     sampler = data.draw(
         st.sampled_from(
             [
-                DDPM("posterior", steps, spacing),
-                DDPM("beta", steps, spacing),
+                DDPM(steps, "posterior", spacing),
+                DDPM(steps, "beta", spacing),
                 DDIM(steps, 0.0, spacing),
                 DDIM(steps, 1.0, spacing),
             ]
@@ -502,12 +509,9 @@ def test_no_nan_for_any_schedule(schedule, seed, dtype, data):
         return net(x.to(dtype), t)
 
     x = sample(
-        model,
-        schedule,
+        Denoiser(model, schedule, param, clip=(-1, 1)),
         images(seed, 2, 3, dtype=torch.float32),
         sampler,
-        param=param,
-        clip=(-1, 1),
         generator=torch.Generator().manual_seed(0),
     )
     assert x.dtype == torch.float32 and torch.isfinite(x).all()
@@ -520,7 +524,7 @@ def test_encoding_never_asks_at_t_0():
         asked.append(int(t[0]))
         return x * 0.1
 
-    xT = ddim_encode(model, schedule, images(0, 2, 2), 10)
+    xT = ddim_encode(Denoiser(model, schedule), images(0, 2, 2), DDIM(10))
     assert asked == list(range(100, 1001, 100)) and torch.isfinite(xT).all()
 
 
@@ -548,13 +552,17 @@ def test_encoding_never_asks_at_t_0():
         ),
         (
             lambda: sample(
-                net, zero_terminal_snr(linear_schedule()), images(0, 2, 2), DDIM(5)
+                Denoiser(net, zero_terminal_snr(linear_schedule())),
+                images(0, 2, 2),
+                DDIM(5),
             ),
             ["SNR", "0"],
         ),
         (
             lambda: sample(
-                lambda x, t: x[:, :1], linear_schedule(), images(0, 2, 2), DDIM(5)
+                Denoiser(lambda x, t: x[:, :1], linear_schedule()),
+                images(0, 2, 2),
+                DDIM(5),
             ),
             ["(2, 2)", "(2, 1)"],
         ),
@@ -568,12 +576,12 @@ def test_mistakes_are_refused(call, names):
 
 def test_epsilon_prediction_without_signal_and_clipping_warns():
     with pytest.warns(UserWarning, match="clip"):
-        sample(net, cosine_schedule(), images(0, 2, 2), DDIM(5))
+        sample(Denoiser(net, cosine_schedule()), images(0, 2, 2), DDIM(5))
 
 
 @pytest.mark.parametrize("param", [X0, V], ids=lambda p: p.name)
 def test_zero_terminal_snr_is_fine_for_x0_and_v(param):
     schedule = zero_terminal_snr(linear_schedule(100, 1e-3, 0.2))
     oracle = GaussianMixtureOracle(schedule, [1.0], [[M]], [VAR], param)
-    x = sample(oracle, schedule, images(0, 4, 1), DDIM(20), param=param)
+    x = sample(Denoiser(oracle, schedule, param), images(0, 4, 1), DDIM(20))
     assert torch.isfinite(x).all() and isinstance(schedule, NoiseSchedule)

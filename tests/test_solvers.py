@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import DDIM, EPS, V, X0, GaussianMixtureOracle, NoiseSchedule, Prediction
+from ddpm_lit import DDIM, EPS, V, X0, Denoiser, GaussianMixtureOracle, NoiseSchedule
+from ddpm_lit import Prediction
 from ddpm_lit import cosine_schedule, linear_schedule, sample, sample_steps
 from ddpm_lit import scaled_linear_schedule, zero_terminal_snr
 from ddpm_lit.prediction import clip_prediction
@@ -264,8 +265,7 @@ def test_it_draws_no_noise():
     generator = torch.Generator().manual_seed(7)
     before = generator.get_state()
     sample(
-        lambda x, t: 0.1 * x,
-        linear_schedule(),
+        Denoiser(lambda x, t: 0.1 * x, linear_schedule()),
         images(0, 2, 3),
         DPMSolver(5),
         generator=generator,
@@ -283,7 +283,7 @@ def test_a_constant_answer_is_followed_exactly(schedule, spacing, order, seed, d
     xT, c = images(seed, 2, 3), images(seed + 1, 2, 3)
     first = solver.pairs(schedule)[0][0]
     noise = X0.decode(schedule, c, xT, first).eps
-    for walked in sample_steps(lambda x, t: c, schedule, xT, solver, param=X0):
+    for walked in sample_steps(Denoiser(lambda x, t: c, schedule, X0), xT, solver):
         abar = schedule.alpha_bar[walked.s]
         torch.testing.assert_close(
             walked.x,
@@ -322,7 +322,7 @@ def test_on_gaussian_data_a_walk_is_the_exact_affine_map(kind, param):
     for spacing, order, S in product(SPACINGS, (1, 2), (1, 2, 7, 30)):
         solver = DPMSolver(S, order, spacing)
         b, both = sample(
-            oracle, schedule, start, solver, param=param, clip=(-1e9, 1e9)
+            Denoiser(oracle, schedule, param, clip=(-1e9, 1e9)), start, solver
         )[:, 0].tolist()
         assert (both - b, b) == pytest.approx(
             composed(schedule, solver.pairs(schedule), order),
@@ -341,7 +341,9 @@ def path_error(schedule, solver, end):
     oracle = GaussianMixtureOracle(schedule, [1.0], [[M]], [VAR], V)
     x = next(
         walked.x
-        for walked in sample_steps(oracle, schedule, exact(schedule.T), solver, param=V)
+        for walked in sample_steps(
+            Denoiser(oracle, schedule, V), exact(schedule.T), solver
+        )
         if walked.s == end
     )
     return (x - exact(end)).abs().item()
@@ -386,7 +388,7 @@ def test_with_few_steps_it_beats_ddim(schedule, S):
 def test_one_step_returns_the_prediction_at_T(param):
     schedule, x = linear_schedule(), images(0, 2, 3)
     torch.testing.assert_close(
-        sample(lambda x, t: 0.1 * x, schedule, x, DPMSolver(1), param=param),
+        sample(Denoiser(lambda x, t: 0.1 * x, schedule, param), x, DPMSolver(1)),
         param.decode(schedule, 0.1 * x, x, 1000).x0,
     )
 
@@ -407,12 +409,9 @@ def test_walks_with_short_floats_are_finite_and_clipped(dtype, param):
         if param == EPS and schedule.snr[-1] == 0:
             continue
         x = sample(
-            model,
-            schedule,
+            Denoiser(model, schedule, param, clip=(-1, 1)),
             images(0, 2, 3, dtype=dtype),
             solver,
-            param=param,
-            clip=(-1, 1),
         )
         assert (
             x.dtype == torch.float32 and torch.isfinite(x).all() and x.abs().max() <= 1
@@ -466,8 +465,7 @@ def bad_previous(u):
         ),
         (
             lambda: sample(
-                lambda x, t: x,
-                zero_terminal_snr(linear_schedule()),
+                Denoiser(lambda x, t: x, zero_terminal_snr(linear_schedule())),
                 images(0, 2, 2),
                 DPMSolver(5),
             ),
@@ -587,7 +585,7 @@ def test_a_whole_walk_is_that_of_diffusers_in_float64(
     x = xT = images(0, 2, 3, 4, 4)
     for (t, s), walked in zip(
         ours.pairs(schedule),
-        sample_steps(net, schedule, xT, ours, param=KINDS[kind], clip=(-1e9, 1e9)),
+        sample_steps(Denoiser(net, schedule, KINDS[kind], clip=(-1e9, 1e9)), xT, ours),
     ):
         x = theirs.step(net(x, torch.tensor([t])), t - 1, x).prev_sample
         assert x.dtype == torch.float64 and (walked.x - x).abs().max() <= 1e-9 * max(
@@ -617,7 +615,7 @@ def test_their_switches_for_the_last_step_change_nothing_where_it_goes_to_0(S):
         )
         for a, b in product((True, False), repeat=2)
     ]
-    ours = sample(net, schedule, xT, DPMSolver(timesteps=ends[0][0]), param=X0)
+    ours = sample(Denoiser(net, schedule, X0), xT, DPMSolver(timesteps=ends[0][0]))
     for _, end in ends:
         torch.testing.assert_close(end, ours, rtol=0, atol=2e-5)
 
@@ -633,7 +631,7 @@ def test_with_sigma_min_theirs_stops_at_x_1_and_keeps_its_noise():
     walk = {
         walked.s: walked.x
         for walked in sample_steps(
-            lambda x, t: c, schedule, xT, DPMSolver(timesteps=(*times, 1)), param=X0
+            Denoiser(lambda x, t: c, schedule, X0), xT, DPMSolver(timesteps=(*times, 1))
         )
     }
     torch.testing.assert_close(walk[0], c, rtol=1e-12, atol=1e-12)

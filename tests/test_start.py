@@ -12,12 +12,12 @@ from PIL import Image
 from small import network
 
 from ddpm_lit import V, cosine_schedule, linear_schedule, load_model, load_pretrained
-from ddpm_lit import save_run, start_from, to_diffusers
-from ddpm_lit.cli import main
-from ddpm_lit.flags import parse_train
+from ddpm_lit import start_from, to_diffusers
+from ddpm_lit.command.main import main
+from ddpm_lit.command.recipes import parse_train, read_train
+from ddpm_lit.command.terminal import UsageError
 from ddpm_lit.runs import Run, read_log
 from ddpm_lit.storage import read_tensors
-from ddpm_lit.terminal import UsageError
 
 KINDS = {
     "nothing": {},
@@ -94,7 +94,7 @@ def test_another_shape_is_refused_and_nothing_is_changed():
 def test_a_model_is_found_wherever_it_lies(tmp_path):
     run = load_pretrained("digits")
     ours, theirs = (
-        save_run(tmp_path / "ours", run.model, run.schedule, run.param, run.clip, {}),
+        Run(run.model, run.schedule, run.param, run.clip, {}).save(tmp_path / "ours"),
         to_diffusers(run, tmp_path / "theirs"),
     )
     for place in ("digits", ours, str(ours), theirs):
@@ -137,8 +137,8 @@ def theirs(tmp_path, monkeypatch):
 
 def test_flags_come_from_the_model(theirs):
     args, preset = (
-        parse_train(["digits", "--from", theirs, "--steps", "7"]),
-        parse_train(["digits"]),
+        read_train(["digits", "--from", theirs, "--steps", "7"]),
+        read_train(["digits"]),
     )
     assert (
         (args.noise.schedule, args.noise.T, args.unet.num_classes, args.train.steps)
@@ -150,17 +150,16 @@ def test_flags_come_from_the_model(theirs):
         and args.unet == load_model(theirs).model.config
     )
     assert (
-        parse_train(["digits", "--from", "digits"]).noise
-        == parse_train(["digits"]).noise
+        read_train(["digits", "--from", "digits"]).noise == read_train(["digits"]).noise
     )
     # the size is told again: it need not fit the network that a folder would have
     # without --from
     for told in (["--from", "digits"], ["--from=digits"]):
-        assert parse_train(["pictures", "--image-size", "8", *told]).unet == replace(
-            parse_train(["digits"]).unet, num_classes=10
+        assert read_train(["pictures", "--image-size", "8", *told]).unet == replace(
+            read_train(["digits"]).unet, num_classes=10
         )
     assert (
-        parse_train(["digits", "--from", "digits"]).unet.num_classes == 10
+        read_train(["digits", "--from", "digits"]).unet.num_classes == 10
         and parse_train(
             ["digits", "--from", "digits", "--num-classes", "None"]
         ).unet.num_classes
@@ -179,21 +178,20 @@ def test_flags_come_from_the_model(theirs):
 )
 def test_what_contradicts_the_model_is_refused(flags, said):
     with pytest.raises(UsageError, match=said):
-        parse_train(["digits", *flags.split()])
+        read_train(["digits", *flags.split()])
 
 
 def test_a_schedule_without_flags_is_refused(tmp_path):
     run = load_pretrained("digits")
-    folder = save_run(
-        tmp_path / "run",
+    folder = Run(
         run.model,
         cosine_schedule(1000, s=0.1),
         run.param,
         run.clip,
         {"noise": {"schedule": "cosine", "T": 1000, "sigma": 3}},
-    )
+    ).save(tmp_path / "run")
     with pytest.raises(UsageError, match="--from must have a schedule"):
-        parse_train(["digits", "--from", str(folder)])
+        read_train(["digits", "--from", str(folder)])
 
 
 def test_the_command_begins_with_the_weights_and_resumes_to_the_bit(theirs):

@@ -25,9 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_lit import UNet, UNetConfig, V, cosine_schedule
-from ddpm_lit.runs import Run, append_log, read_log, save_run
-from ddpm_lit.summary import Trackers, average_width, averaged, column, glimpse
-from ddpm_lit.summary import progress, run_page, show, trackers, watch
+from ddpm_lit.command.page import average_width, averaged, column, glimpse, run_page
+from ddpm_lit.command.page import save_loss, show
+from ddpm_lit.command.progress import Trackers, progress, trackers, watch
+from ddpm_lit.runs import Run, append_log, read_log
 from ddpm_lit.train import TrainConfig
 
 VOID = {"meta", "img"}
@@ -67,16 +68,16 @@ def finished(tmp_path_factory):
     )
     for step in range(1, 301):
         append_log(folder, record(step, 1 / step))
-    save_run(
-        folder,
+    Run(
         run.model,
         run.schedule,
         V,
         (-1, 1),
         {"data": "digits", "train": asdict(config), "step": 300},
-    )
+    ).save(folder)
     for step in (50, 100, 1000):
         glimpse(run, folder, step)
+    save_loss(folder)
     show(run, folder, torch.zeros(8, 1, 8, 8))
     (folder / "report.json").write_text(
         json.dumps({"samples": 1000, "share_sure": 0.931})
@@ -173,7 +174,7 @@ def test_the_page_says_what_the_run_was(folder):
         "Samples",
         "Over the training",
         "Report",
-        "To go on",
+        "Next steps",
         "Settings",
     ]
     assert [p[:15] for p in page.pictures] == ["data:image/png;"] * 2 + [
@@ -184,7 +185,7 @@ def test_the_page_says_what_the_run_was(folder):
         "step 100",
         "step 1,000",
     ]
-    commands = page.after("To go on")
+    commands = page.after("Next steps")
     for words in (
         f"ddpm-lit sample {folder} --n 64",
         f"ddpm-lit sample {folder} --class 0 1 2",
@@ -245,7 +246,7 @@ def test_the_same_folder_gives_the_same_page(folder):
         ("samples", "Over the training"),
         ("report.json", "Report"),
         ("log.jsonl", "Training"),
-        ("weights.safetensors", "To go on"),
+        ("weights.safetensors", "Next steps"),
         ("schedule.json", None),
         ("config.json", None),
     ],
@@ -276,7 +277,7 @@ def test_a_training_that_was_stopped_says_so(folder):
     page = Page(run_page(folder))
     assert (
         "stopped at step 120 of 300" in page.source
-        and f"ddpm-lit resume {folder}\n" in page.after("To go on") + "\n"
+        and f"ddpm-lit resume {folder}\n" in page.after("Next steps") + "\n"
     )
 
 
@@ -462,7 +463,8 @@ def on_terminal(code: str) -> str:
 
 
 LOOP = (
-    "import time\nfrom ddpm_lit.summary import watch\nfor n in watch(range(3, 10), "
+    "import time\nfrom ddpm_lit.command.progress import watch\nfor n in "
+    "watch(range(3, 10), "
     "'counting', 10, 3, lambda n: f'at {n}', shown=%s): time.sleep(0.05)"
 )
 
@@ -476,7 +478,7 @@ def test_a_bar_on_a_terminal_and_none_for_the_other_processes():
 def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
     now = iter(range(0, 10_000, 20))
     monkeypatch.setattr(
-        "ddpm_lit.summary.time", SimpleNamespace(monotonic=lambda: next(now))
+        "ddpm_lit.command.progress.time", SimpleNamespace(monotonic=lambda: next(now))
     )
     assert list(watch("abcdef", "spelling", 6, note=lambda x: f"at {x}, ")) == list(
         "abcdef"

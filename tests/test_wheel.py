@@ -94,7 +94,7 @@ import matplotlib.pyplot as plt
 plt.style.use("ddpm_lit.figures")
 schedule = d.linear_schedule(20, 1e-3, 0.3)
 net = d.UNet(d.UNetConfig(8, 1, 8, (1, 2), 1, ()))
-x = d.sample(net, schedule, torch.randn(2, 1, 8, 8), d.DDIM(steps=4), clip=(-1, 1))
+x = d.sample(d.Denoiser(net, schedule, clip=(-1, 1)), torch.randn(2, 1, 8, 8), d.DDIM(4))
 assert x.shape == (2, 1, 8, 8)
 """,
     )
@@ -108,7 +108,7 @@ def test_the_command_answers(installed, tmp_path):
         tmp_path,
         (
             "import sys; sys.argv = ['ddpm-lit', '--help']\ntry:\n    from "
-            "ddpm_lit.cli import main; main()\nexcept SystemExit as end:\n    assert "
+            "ddpm_lit.command.main import main; main()\nexcept SystemExit as end:\n    assert "
             "not end.code, end.code\n"
         ),
     )
@@ -125,7 +125,8 @@ def test_the_digits_are_inside(installed, tmp_path):
         """
 import ddpm_lit as d, torch
 run = d.load_pretrained("digits")
-x = d.sample(run.model, run.schedule, torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), d.DDIM(steps=10), param=run.param, clip=run.clip)
+xT = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+x = d.sample(run, xT, d.DDIM(10))
 assert x.shape == (4, 1, 8, 8) and x.abs().max() <= 1.001
 """,
     )
