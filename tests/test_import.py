@@ -184,19 +184,18 @@ def test_every_module_comes_from_a_notebook():
     assert files - by_hand == set(modules())
 
 
-def test_public_names_are_written_twice_and_alike():
-    """For the interpreter in a table, for type checkers as imports; and none is the name
-    of a module, which would hide it once that module is imported."""
+def test_public_names_are_those_of_the_stub():
+    """Each is there, under its own name, as type checkers ask for; and none is the name of
+    a module, which would hide it once that module is imported."""
     import ddpm_lit
 
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    [block] = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {
-        a.name: n.module.removeprefix("ddpm_lit.") for n in block.body for a in n.names
-    }
-    assert typed == ddpm_lit._HOMES
-    assert ddpm_lit.__all__ == ["__version__", *typed]
-    assert not set(typed) & {name.split(".")[0] for name in modules()}
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = {a.name: node.module for node in imports for a in node.names}
+    assert all(a.asname == a.name for node in imports for a in node.names)
+    assert set(ddpm_lit.__all__) == set(names)
+    assert all(hasattr(ddpm_lit, name) for name in names)
+    assert not set(names) & {name.split(".")[0] for name in modules()}
     with pytest.raises(AttributeError, match="nothing_such"):
         ddpm_lit.nothing_such
 
