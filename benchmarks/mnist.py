@@ -26,8 +26,9 @@ from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, save_classifier
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import load_weights, read_checkpoint, read_log, read_tensors
-from ddpm_lit.runs import write_tensors
+from ddpm_lit.runs import load_weights, read_checkpoint, read_log
+from ddpm_lit.storage import read_tensors
+from ddpm_lit.storage import write_tensors
 from ddpm_lit.train import keyed_generator
 
 MAIN, LONGER = "--num-classes 10 --compile", 24_000

@@ -38,7 +38,7 @@ _DIGITS = tuple("0123456789")
 def _load_digits(
     split: str, data_dir: str | os.PathLike[str] | None = None
 ) -> ImageData:
-    "scikit-learn's 1797 digits, 8x8, 17 levels; a quarter of each class is for testing."
+    "scikit-learn's 1797 digits, 8x8, 17 levels; a quarter of each class for testing."
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -191,9 +191,7 @@ def _load_idx(
         ) from problem
 
 # %% ../nbs/3_images/04_datasets.ipynb #9c613172
-_CIFAR10 = tuple(
-    "airplane automobile bird cat deer dog frog horse ship truck".split()
-)
+_CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
 
 def _cifar10_root(data_dir: str | os.PathLike[str] | None) -> Path:
@@ -418,7 +416,7 @@ def _celeba_known(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
 def _celeba_attributes(
     folder: Path, chosen: tuple[str, ...], numbers: list[int]
 ) -> Tensor:
-    "(N, D) float32, 1 for yes and 0 for no. Raises ValueError for an unknown attribute."
+    "(N, D) float32, 1 for yes, 0 for no. Raises ValueError for an unknown attribute."
     found = _celeba_list(folder, "list_attr_celeba")
     if found is None:
         raise ValueError(
@@ -551,29 +549,23 @@ def _check_request(
 # %% ../nbs/3_images/04_datasets.ipynb #eed97d5e
 NAMED_DATA = (*_ARRAYS, "celeba")
 
-
+# %% ../nbs/3_images/04_datasets.ipynb #f1525d04
 def load_images(
     # "digits", "mnist", "fashion-mnist", "cifar10", "celeba", or a folder or zip of
     # images ("./digits" for a folder of that name)
     source: str | os.PathLike[str],
-    # the folder above the named sets' own; default $DDPM_LIT_DATA, else the user's
-    # cache
+    # the folder above the named sets' own; None: $DDPM_LIT_DATA, else the user's cache
     data_dir: str | os.PathLike[str] | None = None,
     # side in pixels, >= 1: the middle square is resized to it; None leaves the size
     image_size: int | None = None,
-    # 1 grey, 3 RGB; None: as the named set has them, 3 for images of your own
-    channels: int | None = None,
+    channels: int | None = None,  # 1 grey, 3 RGB; None: the set's own, 3 for your own
     split: str = "train",  # "train" or "test"; a folder or zip has only "train"
     *,
     # for celeba: names out of its 40, as ("Smiling", "Eyeglasses"); they become the
     # contexts, 1 for yes and 0 for no
     attributes: tuple[str, ...] = (),
-    # how many images that cannot be read are left out, with a warning; None: one in a
-    # hundred or ten, but never half
-    broken: int | None = None,
-    # True: the images stay on disk and are decoded when asked for; None: if they need
-    # more than IN_MEMORY bytes
-    stream: bool | None = None,
+    broken: int | None = None,  # as in load_folder
+    stream: bool | None = None,  # as in load_folder
     # images as uint8, in memory or on disk; `.pixels(index)` gives some of them
 ) -> ImageData | ImageFiles:
     """Images by name, or from a folder or zip. Raises ValueError for what is wrong, and
@@ -589,7 +581,7 @@ def load_images(
     place = _place(source)
     if split == "test":
         raise ValueError(
-            f"{place} has no test split: give the folder or zip of the test "
-            "pictures as the source"
+            f"{place} has no test split: give the folder or zip of the test images as "
+            "the source"
         )
     return load_folder(place, image_size, channels or 3, broken=broken, stream=stream)

@@ -116,8 +116,7 @@ def _check_settings(theirs: dict[str, Any]) -> None:
 
 # %% ../nbs/4_training/04_diffusers.ipynb #4890776d
 def _shape(theirs: dict[str, Any]) -> UNetConfig:
-    """Our configuration of their network. Raises ValueError for one that is no DDPM
-    U-Net."""
+    "Our configuration of their network. Raises ValueError if it is no DDPM U-Net."
     _check_settings(theirs)
     widths, size = theirs["block_out_channels"], theirs["sample_size"]
     _check_channels(theirs, widths, size)
@@ -353,7 +352,7 @@ def _network(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     shape = read_json(folder / "config.json")
     return shape, {name: x.float() for name, x in weights.items()}
 
-
+# %% ../nbs/4_training/04_diffusers.ipynb #827b9f30
 def _scheduler(source: Any, scheduler: Any) -> dict[str, Any]:
     "The scheduler's configuration, its own or the pipeline's."
     name = "scheduler_config.json"

@@ -256,9 +256,10 @@ def image_names(
     wanted = [name for name in seen if name.lower().endswith(_suffixes())]
     unread = _unread(set(seen) - set(wanted))
     if not wanted:
+        there = f"; there are {unread}" if unread else ""
         raise ValueError(
             f"{source} holds no images: files ending in {' '.join(_suffixes())} are "
-            "read, and zips within a zip are not" + f"; there are {unread}" * bool(unread)
+            f"read, and zips within a zip are not{there}"
         )
     if unread:
         warnings.warn(f"files with other endings in {source} are not read: {unread}")
@@ -398,8 +399,7 @@ class ImageFiles:
     name: str = "images"  # for messages and records
     contexts: Tensor | None = None  # (N, D) float32, D attributes each, or None
     names: tuple[str, ...] = ()  # of the contexts' columns, else of the classes
-    # the square's side as a share of the image's width; None: its shorter side
-    share: Fraction | None = None
+    share: Fraction | None = None  # the square's, of the width; None: the shorter side
     levels = 256
 
     def __post_init__(self) -> None:

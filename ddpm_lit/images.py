@@ -53,7 +53,8 @@ def _check_contexts(n: int, contexts: Tensor) -> None:
     finite = bool(contexts.isfinite().all())
     fit = contexts.dtype == torch.float32 and contexts.ndim == 2 and len(contexts) == n
     allowed = f"be finite float32 of shape ({n}, D)"
-    require(fit and finite, "contexts", got + " with NaN or inf" * (not finite), allowed)
+    got += " with NaN or inf" * (not finite)
+    require(fit and finite, "contexts", got, allowed)
 
 
 def _check_names(
@@ -126,8 +127,7 @@ class ImageData:
     levels: int = 256  # how many grey levels: 256 for 8-bit images, 17 for the digits
     name: str = "images"  # for messages and records
     contexts: Tensor | None = None  # (N, D) float32, D attributes each, or None
-    # of the columns of contexts or, without contexts, of the classes; () for none
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # of the contexts' columns, else of the classes
 
     def __post_init__(self) -> None:
         _check_levels(self.images, self.levels)
@@ -226,9 +226,7 @@ def grid(
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
-def _format(
-    path: str | os.PathLike[str], allowed: dict[str, str] = _FORMATS
-) -> str:
+def _format(path: str | os.PathLike[str], allowed: dict[str, str] = _FORMATS) -> str:
     "Pillow's name for the format that the suffix of `path` stands for."
     suffix = Path(path).suffix.lower()
     endings = " or ".join(allowed)

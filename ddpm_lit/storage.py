@@ -41,7 +41,8 @@ def atomic_write(
             raise
         raise _unwritable(path, problem) from problem
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
 
 # %% ../nbs/3_images/01_storage.ipynb #deb7b024
 def _elsewhere(problem: OSError, part: Path, target: Path) -> bool:
@@ -118,7 +119,7 @@ def read_tensors(
     path: str | os.PathLike[str],  # the file
     # the tensors by name, on the CPU, and the facts, {} if there are none
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts. Raises ValueError, naming the file, if it is missing, cut short
+    """Tensors and facts. Raises ValueError, naming the file, if it is missing, damaged
     or something else."""
     from safetensors import SafetensorError, safe_open
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_lit.images import ImageData, checksum, to_float, to_pil, to_uint8
+from ddpm_lit.images import ImageData, checksum, grid, save_gif, save_grid, save_image
+from ddpm_lit.images import to_float, to_pil, to_uint8
 
 LABELS, CONTEXTS = (
     torch.tensor([2, 0, 1, 2]),
@@ -155,3 +156,23 @@ def test_pillow_images():
         )
         and to_pil(FOUR.images[1, :1].numpy()).mode == "L"
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_writers_take_levels_as_they_are(tmp_path, channels):
+    """Floats are converted once, levels never: the same pixels in the same file."""
+    x = torch.linspace(-1, 1, 5 * channels * 48).reshape(5, channels, 6, 8)
+    levels = to_uint8(x)
+    assert np.array_equal(grid(x, 2), grid(levels, 2))
+    for name, write in {
+        "one.png": lambda images, path: save_image(images[0], path),
+        "grid.png": save_grid,
+        "film.gif": lambda images, path: save_gif([images, images.flip(0)], path),
+    }.items():
+        write(x, tmp_path / name)
+        write(levels, tmp_path / f"again {name}")
+        first, second = ((tmp_path / n).read_bytes() for n in (name, f"again {name}"))
+        assert first == second
+    for wrong in (levels.int(), levels.bool()):
+        with pytest.raises(ValueError, match="float"):
+            save_grid(wrong, tmp_path / "wrong.png")

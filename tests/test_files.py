@@ -580,9 +580,9 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, make, words):
 def test_the_middle_square(tmp_path):
     pixels = noise(0, 9, 20, 3)
     path = put(tmp_path / "x.png", pixels)
-    assert np.array_equal(
-        load_image(path).permute(1, 2, 0), pixels
-    ) and np.array_equal(load_image(path, 9).permute(1, 2, 0), pixels[:, 5:14])
+    assert np.array_equal(load_image(path).permute(1, 2, 0), pixels) and np.array_equal(
+        load_image(path, 9).permute(1, 2, 0), pixels[:, 5:14]
+    )
     mean = load_image(
         put(tmp_path / "even.png", np.tile(np.uint8([0, 255]), (64, 32))), 16, 1
     )
@@ -903,9 +903,7 @@ def test_reading_that_is_given_up_leaves_no_thread_behind():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_those_that_are_left_keep_their_classes(tmp_path, stream):
-    folder = images(
-        tmp_path / "x", *(f"{c}/{i}.png" for c in "abc" for i in range(4))
-    )
+    folder = images(tmp_path / "x", *(f"{c}/{i}.png" for c in "abc" for i in range(4)))
     for name in ("a/1.png", "b/0.png", "c/3.png"):
         (folder / name).write_bytes(b"")
     with pytest.warns(
