@@ -1407,7 +1407,8 @@ def test_the_real_celeba():
     assert -0.5 < x.mean() < 0.3 and x.std() > 0.3
 
 
-# Whatever is broken: each file is read or refused, in time, by a ValueError or with the warning
+# Whatever is broken: each file is read or refused, in time, by a ValueError or with
+# the warning
 
 DAMAGES = {
     "cut": lambda data, rng, other: data[: rng.integers(0, len(data))],
