@@ -153,7 +153,7 @@ def test_wrong_labels_lower_the_agreement_and_the_score(digits, shipped):
         some.images, (some.labels + (torch.arange(len(some)) % 2)) % 10, levels=17
     )
     right, lied = (
-        evaluate_run(shipped, train, test, samples=x, score=True) for x in (some, wrong)
+        evaluate_run(shipped, train, test, samples=x, cas=True) for x in (some, wrong)
     )
     assert right["agreement"] > 0.98 and abs(lied["agreement"] - 0.5) < 0.05
     assert (
@@ -283,8 +283,8 @@ def test_no_judge(data, name, words):
 def test_bad_input(digits, shipped):
     with pytest.raises(ValueError, match="n must be at least 2, got 1"):
         evaluate_run(shipped, *digits, n=1)
-    with pytest.raises(ValueError, match="score needs samples with labels"):
-        evaluate_run(small_run(), *digits, n=20, sampler=DDIM(2), score=True)
+    with pytest.raises(ValueError, match="cas needs samples with labels"):
+        evaluate_run(small_run(), *digits, n=20, sampler=DDIM(2), cas=True)
 
 
 def test_inception_sees_pictures_of_any_size(monkeypatch):

@@ -797,4 +797,4 @@ def evaluate_command(args: Evaluate) -> None:
     print(f"{table(figures)}\n{path}")
 
 
-_MEASURE = ("n", "guidance", "seed", "bits", "score", "batch")
+_MEASURE = ("n", "guidance", "seed", "bits", "cas", "batch")
