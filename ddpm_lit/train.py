@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,6 @@ from .prediction import ddpm_loss, min_snr_weight
 from .runs import Checkpoint, load_weights, read_checkpoint, trim_log
 from .runs import write_checkpoint
 from .schedule import NoiseSchedule, at_least_float32
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
 
 # %% ../nbs/4_training/03_training.ipynb #0e444bda
 @dataclass(frozen=True)
@@ -346,7 +343,7 @@ def _conditioning(model: nn.Module, data: _Data, y: Tensor | None) -> Tensor | N
     return y
 
 # %% ../nbs/4_training/03_training.ipynb #a11b71a7
-def processes() -> "PartialState":
+def processes() -> Any:  # accelerate's PartialState
     "Device and number of this process; `accelerate launch` starts more than one."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets
@@ -491,7 +488,7 @@ class _Batches:
         y: Tensor | None,  # (N, ...) labels or contexts
         config: TrainConfig,
         device: torch.device,
-        here: "PartialState",
+        here: Any,
     ):
         self.data = data
         self.config = config
@@ -557,7 +554,7 @@ class _Network:
         self,
         model: nn.Module,
         config: TrainConfig,
-        here: "PartialState",
+        here: Any,
         precision: _Precision,
     ):
         self.precision = precision
@@ -593,7 +590,7 @@ class _Objective:
     schedule: NoiseSchedule
     param: Parameterization
     config: TrainConfig
-    here: "PartialState"
+    here: Any
     device: torch.device
 
     def loss(
@@ -742,7 +739,7 @@ class _Stepper(_Learner):
     data: _Data
     config: TrainConfig
     device: torch.device
-    here: "PartialState"
+    here: Any
     network: _Network
     objective: _Objective
     batches: _Batches
