@@ -55,7 +55,8 @@ def bits_per_dim(
     watch: Callable[[Iterable[Tensor]], Iterable[Tensor]] = iter,
 ) -> Bound:
     """The bound, with T network calls for each image. `x̂_0` is clipped to the
-    denoiser's range as in sampling; a dynamic threshold is no fixed range, and is left out.
+    denoiser's range as in sampling; a dynamic threshold is no fixed
+    range, and is left out.
     ValueError as in `vlb_terms`."""
     if not len(x0) or batch < 1:
         raise ValueError(

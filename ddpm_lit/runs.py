@@ -397,7 +397,7 @@ def read_checkpoint(
     raise ValueError(
         damaged[0]
         if damaged
-        else f"folder must be a run with checkpoints, got {folder}, where there are none"
+        else f"folder must be a run with checkpoints, got {folder}, with none"
     )
 
 

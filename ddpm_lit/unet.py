@@ -501,7 +501,7 @@ class UNet(_Told):
         self,
         x: Tensor,  # (B, C, H, W), any H and W
         t: Tensor,  # (B,) int64, 1..T
-        # (B,) int64 labels or (B, D) float contexts, or the null of either; None: all null
+        # (B,) int64 labels or (B, D) float contexts, or the null of either; None: null
         y: Tensor | None = None,
     ) -> Tensor:  # (B, C, H, W): the prediction, in the parameterization trained for
         "ε_θ(x_t, t), or x_0 or v, as trained. ValueError for a t or y that cannot be."

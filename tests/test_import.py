@@ -15,9 +15,11 @@ HEAVY = (
     "safetensors tyro pandas hypothesis torchmetrics torch_fidelity"
 ).split()
 CONTRACT = """
-    Gaussian gaussian_kl NoiseSchedule linear_schedule scaled_linear_schedule cosine_schedule sigmoid_schedule zero_terminal_snr
-    q_sample q_posterior EPS X0 V Denoiser Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
-    Step DDPM sample_steps sample DDIM ddim_encode UNet UNetConfig Trainer TrainConfig load_pretrained
+    Gaussian gaussian_kl NoiseSchedule linear_schedule scaled_linear_schedule
+    cosine_schedule sigmoid_schedule zero_terminal_snr q_sample q_posterior EPS X0 V
+    Denoiser Prediction Parameterization ddpm_loss vlb_terms GaussianMixtureOracle
+    Step DDPM sample_steps sample DDIM ddim_encode UNet UNetConfig Trainer TrainConfig
+    load_pretrained
 """.split()
 BLOCKED = """
 import sys
@@ -185,8 +187,8 @@ def test_every_module_comes_from_a_notebook():
 
 
 def test_public_names_are_those_of_the_stub():
-    """Each is there, under its own name, as type checkers ask for; and none is the name of
-    a module, which would hide it once that module is imported."""
+    """Each is there, under its own name, as type checkers ask for; none is the name of a
+    module, which would hide it once that module is imported."""
     import ddpm_lit
 
     tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))

@@ -80,7 +80,7 @@ def test_all_steps_are_all_steps_whatever_the_spacing():
     assert time_pairs(20, timesteps=(17, 5, 2)) == [(17, 5), (5, 2), (2, 0)]
 
 
-# Each step is affine in x and in the noise, so its mean and variance can be composed exactly
+# Each step is affine in x and in the noise, so its mean and variance compose exactly
 
 
 def affine(sampler, schedule, oracle, param, t, s):

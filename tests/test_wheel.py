@@ -94,7 +94,8 @@ import matplotlib.pyplot as plt
 plt.style.use("ddpm_lit.figures")
 schedule = d.linear_schedule(20, 1e-3, 0.3)
 net = d.UNet(d.UNetConfig(8, 1, 8, (1, 2), 1, ()))
-x = d.sample(d.Denoiser(net, schedule, clip=(-1, 1)), torch.randn(2, 1, 8, 8), d.DDIM(4))
+denoiser = d.Denoiser(net, schedule, clip=(-1, 1))
+x = d.sample(denoiser, torch.randn(2, 1, 8, 8), d.DDIM(4))
 assert x.shape == (2, 1, 8, 8)
 """,
     )

@@ -348,9 +348,11 @@ def _check_sampler(walk: Walk) -> None:
 class Sample(Walk):
     """Draw images from a trained model.
 
-    Image number i depends on --seed and i alone, and on its class, not on how many are drawn.
-    By default one grid of images; with one of --trajectory, --interpolate, --encode and --inpaint, an image of that;
-    with --separate, one file per image in a folder, which the same command completes if it was stopped."""
+    Image number i depends on --seed and i alone, and on its class, not on how many are
+    drawn.
+    By default one grid of images; with one of --trajectory, --interpolate, --encode and
+    --inpaint, an image of that; with --separate, one file per image in a folder, which
+    the same command completes if it was stopped."""
 
     # a run folder, the name of a model that comes with the package, or a folder of
     # diffusers
@@ -472,11 +474,14 @@ def _check_suffix(args: Sample) -> None:
 # %% ../../nbs/7_command/02_flags.ipynb #3a0259c9
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Walk):
-    """Measure a trained model: its samples, and beside each figure what as many real images get.
+    """Measure a trained model: its samples, and beside each figure what as many real
+    images get.
 
-    Distances from held-out images, agreement with the requested class, distance to the nearest training image;
-    with --bits, bits per dimension; with --cas, what a classifier learns from the samples alone.
-    The data must be there on which the model was trained. Needs torchmetrics: pip install 'ddpm_lit[eval]'."""
+    Distances from held-out images, agreement with the requested class, distance to the
+    nearest training image; with --bits, bits per dimension; with --cas, what a classifier
+    learns from the samples alone.
+    The data must be there on which the model was trained. Needs torchmetrics:
+    pip install 'ddpm_lit[eval]'."""
 
     run: str  # a run folder, or the name of a model that comes with the package
     # number of samples, and of real images beside them, at least 2; distances need

@@ -19,9 +19,11 @@ USAGE = """usage: ddpm-lit COMMAND ... [--help]
 
 Denoising diffusion: train a model, resume a training, draw images, measure them.
 
-  ddpm-lit train DATA      train on digits, mnist, cifar10, celeba or a folder or zip of images; leaves a run folder
+  ddpm-lit train DATA      train on digits, mnist, cifar10, celeba, or a folder or zip
+                           of images; leaves a run folder
   ddpm-lit resume RUN      continue an interrupted training from its last checkpoint
-  ddpm-lit sample RUN      draw images from a trained model, show how they come to be, interpolate, encode, fill in
+  ddpm-lit sample RUN      draw images from a trained model, show how they come to be,
+                           interpolate, encode, fill in
   ddpm-lit evaluate RUN    measure a trained model, and real images beside it
   ddpm-lit --completion S  print completions for the shell S: bash, zsh or fish
   ddpm-lit --version       print the version

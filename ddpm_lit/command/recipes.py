@@ -91,15 +91,17 @@ class Train:
     - report.json: for digits, how good the samples are
     - summary.html: all of this on one page
 
-    The defaults are those of the preset. Started by `accelerate launch` or `torchrun`, several processes share the work."""
+    The defaults are those of the preset. Started by `accelerate launch` or `torchrun`,
+    several processes share the work."""
 
     # digits, mnist, fashion-mnist, cifar10 or celeba; or a folder or zip of images
     data: str
     # network and recipe: digits, mnist, cifar10, celeba64 or celeba64-small; None: the
     # one that fits the data
     preset: str | None = None
-    # the weights to begin with: of a run folder, a model that comes with the package, or
-    # a folder of diffusers; network, schedule and --param are then its own; None: random
+    # the weights to begin with: of a run folder, a model that comes with the package,
+    # or a folder of diffusers; network, schedule and --param are then its own; None:
+    # random
     start: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     # the run folder, new or empty; None: runs/DATA, or the next free name after it
     out: Annotated[Path | None, conf.arg(metavar="DIR")] = None
@@ -114,8 +116,8 @@ class Train:
     # what the network predicts: the noise, the clean image, or a mixture of both
     param: Literal["eps", "x0", "v"] = "v"
     # samples at the end: full: a film and 64 by DDPM, and 64 by DDIM, of digits 1000
-    # with a report; fast: 64 by 10 steps of DDIM; auto: full, or fast if full would take
-    # longer than the training
+    # with a report; fast: 64 by 10 steps of DDIM; auto: full, or fast if full would
+    # take longer than the training
     final: Final = "auto"
 
     train: TrainConfig = TrainConfig()
