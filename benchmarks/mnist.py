@@ -18,7 +18,7 @@ import torch
 from origin import ROOT
 from stages import Stages, parser
 
-from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, accuracy_score
+from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, classifier_accuracy
 from ddpm_lit import distances, encode_decode, evaluate_run, fit_classifier
 from ddpm_lit import load_classifier, load_images, load_pretrained, save_grid
 from ddpm_lit import trajectories
@@ -287,7 +287,9 @@ def score(work: Work) -> dict:
         agreement=accuracy(work.judge()[0], samples),
     )
     found |= dict(
-        samples=accuracy_score(samples, test, epochs=JUDGE_EPOCHS, device=work.device),
+        samples=classifier_accuracy(
+            samples, test, epochs=JUDGE_EPOCHS, device=work.device
+        ),
         distance=asdict(
             distances(features(work.judge()[0], samples.images[:10_000]), reference)
         ),

@@ -35,7 +35,7 @@ from origin import origin
 from timing import DEVICE, Clock, attempt, compiling, now
 
 from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, TrainConfig, Trainer
-from ddpm_lit import TrainRecord, UNet, UNetConfig, V, accuracy_score, bits_per_dim
+from ddpm_lit import TrainRecord, UNet, UNetConfig, V, classifier_accuracy, bits_per_dim
 from ddpm_lit import cosine_schedule, load_images, load_pretrained, optimized
 from ddpm_lit.drawing import collect
 from ddpm_lit.report import table
@@ -313,7 +313,7 @@ def real(work: Work) -> dict:
 
 def learned(work: Work, data: ImageData, seed: int) -> dict:
     options = dict(epochs=mnist.JUDGE_EPOCHS, seed=seed, device=DEVICE)
-    return dict(accuracy=accuracy_score(data, work.split("test"), **options))
+    return dict(accuracy=classifier_accuracy(data, work.split("test"), **options))
 
 
 def again(work: Work) -> dict:

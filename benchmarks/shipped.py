@@ -34,7 +34,7 @@ def main() -> None:
         for split in ("train", "test")
     )
     found = evaluate_run(
-        run, train, test, n=min(10_000, len(train)), bits=args.bits, score=True
+        run, train, test, n=min(10_000, len(train)), bits=args.bits, cas=True
     )
     record = (
         origin(

@@ -20,7 +20,7 @@ from .images import ImageData
 # %% ../nbs/5_quality/01_evaluation.ipynb #27df4c4e
 def exactly_one(
     yes: Tensor,  # (N, K) p_k: how likely each of K judges says yes, in [0, 1]
-) -> Tensor:      # (N, K) c_k: judge k says yes and all others no; rows sum to <= 1
+) -> Tensor:  # (N, K) c_k: judge k says yes and all others no; rows sum to <= 1
     "c_k = p_k ∏_{j≠k} (1 − p_j)."
     own = torch.eye(yes.shape[1], dtype=torch.bool, device=yes.device)
     return torch.where(own, yes[:, None], 1 - yes[:, None]).prod(2)
@@ -30,7 +30,7 @@ def exactly_one(
 class DigitJudge:
     "Ten yes-or-no classifiers, one for each digit: calibrated SVMs. `fit` makes them."
 
-    shape: tuple[int, ...]   # (C, H, W) of the images
+    shape: tuple[int, ...]  # (C, H, W) of the images
     judges: tuple[Any, ...]  # K classifiers of scikit-learn, for the classes 0..K-1
 
     @classmethod
@@ -97,16 +97,16 @@ def _check_images(images: Tensor, shape: tuple[int, ...]) -> None:
 # %% ../nbs/5_quality/01_evaluation.ipynb #029505fb
 def share_error(
     share: float | Tensor,  # p, in [0, 1]
-    n: int,                 # how many samples it was counted on, >= 1
-) -> float | Tensor:        # its standard deviation from one set of samples to the next
+    n: int,  # how many samples it was counted on, >= 1
+) -> float | Tensor:  # its standard deviation from one set of samples to the next
     "√(p(1−p)/n), the standard error of a share."
-    return (share * (1 - share) / n)**0.5
+    return (share * (1 - share) / n) ** 0.5
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #12d4b15b
 def nearest_distances(
-    images: Tensor,     # (N, C, H, W) float in [-1, 1]
+    images: Tensor,  # (N, C, H, W) float in [-1, 1]
     reference: Tensor,  # (M, C, H, W) float in [-1, 1], M >= 1: the training images
-) -> Tensor:            # (N,) distance to the nearest of `reference`; 0 for a copy
+) -> Tensor:  # (N,) distance to the nearest of `reference`; 0 for a copy
     "min_i ‖x − x⁽ⁱ⁾‖₂, on the device of `reference`, in bounded memory."
     same = images.ndim == 4 and images.shape[1:] == reference.shape[1:]
     if not same or not len(reference):
@@ -130,7 +130,7 @@ def _nearest(x: Tensor, known: Tensor, squares: Tensor) -> Tensor:
 # %% ../nbs/5_quality/01_evaluation.ipynb #60c2a1c2
 def mean_distance(
     images: Tensor,  # (N, C, H, W) float, N >= 2
-) -> float:          # in the scale of the images
+) -> float:  # in the scale of the images
     "√(2 Σ variance over pixels): root mean square distance of two images of a set."
     if images.ndim != 4 or len(images) < 2:
         raise ValueError(
@@ -149,17 +149,17 @@ def as_float64(x: Tensor) -> Tensor:
 class DigitReport:
     "How samples of digits compare with held-out ones. Printed, it is a small table."
 
-    samples: int             # how many samples were judged
-    held_out: int            # how many held-out digits
-    sure: float              # share of samples that the judge is `threshold` sure of
-    sure_real: float         # the same among held-out digits: the floor
-    rarest: float            # share of the rarest class of samples; 0 if one is missing
-    rarest_real: float       # the same among held-out digits
-    nearest: float           # mean distance of a sample to the nearest training digit
-    nearest_real: float      # the same for held-out digits; much below: copies
-    apart: float             # root mean square distance between two samples
-    apart_real: float        # the same for held-out digits; much below: little variety
-    threshold: float = 0.8   # what counts as sure
+    samples: int  # how many samples were judged
+    held_out: int  # how many held-out digits
+    sure: float  # share of samples that the judge is `threshold` sure of
+    sure_real: float  # the same among held-out digits: the floor
+    rarest: float  # share of the rarest class of samples; 0 if one is missing
+    rarest_real: float  # the same among held-out digits
+    nearest: float  # mean distance of a sample to the nearest training digit
+    nearest_real: float  # the same for held-out digits; much below: copies
+    apart: float  # root mean square distance between two samples
+    apart_real: float  # the same for held-out digits; much below: little variety
+    threshold: float = 0.8  # what counts as sure
     ratio: float = field(init=False)  # sure / sure_real; nan where that is 0
 
     def __post_init__(self) -> None:
@@ -189,12 +189,12 @@ def _rows(report: DigitReport) -> list[tuple[str, str, str]]:
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #0d49f41c
 def digit_report(
-    samples: Tensor,   # (N, 1, 8, 8) float in [-1, 1], N >= 2; 1000: a share to ±0.01
+    samples: Tensor,  # (N, 1, 8, 8) float in [-1, 1], N >= 2; 1000: a share to ±0.01
     train: ImageData,  # the labelled digits that the model was trained on
-    test: ImageData,   # labelled digits that it has not seen
+    test: ImageData,  # labelled digits that it has not seen
     judge: DigitJudge | None = None,  # None: made from `train`, in a few seconds
-    threshold: float = 0.8,           # what counts as sure, in (0, 1)
-) -> DigitReport:      # print it
+    threshold: float = 0.8,  # what counts as sure, in (0, 1)
+) -> DigitReport:  # print it
     "Samples beside held-out digits: recognised, rarest class, distances, variety."
     judge = judge or DigitJudge.fit(train)
     samples = samples.detach().cpu().float().clamp(-1, 1)

@@ -22,12 +22,12 @@ from .prediction import Denoiser
 class Bound:
     "The variational bound on images, in bits per dimension."
 
-    n: int                 # number of images
-    prior: float           # L_T, what the last x_T still knows
-    kl: float              # Σ L_{t−1} for t = 2..T
+    n: int  # number of images
+    prior: float  # L_T, what the last x_T still knows
+    kl: float  # Σ L_{t−1} for t = 2..T
     reconstruction: float  # L_0
-    error: float           # standard error of `total`; nan for one image
-    curve: Tensor          # (T-1,) float64: the mean of L_{t−1} for t = 2..T
+    error: float  # standard error of `total`; nan for one image
+    curve: Tensor  # (T-1,) float64: the mean of L_{t−1} for t = 2..T
 
     @property
     def total(self) -> float:
@@ -44,12 +44,12 @@ class Bound:
 # %% ../nbs/5_quality/03_likelihood.ipynb #a17c877d
 def bits_per_dim(
     denoiser: Denoiser,
-    x0: Tensor,                # (N, C, H, W) float in [-1, 1]: images not trained on
+    x0: Tensor,  # (N, C, H, W) float in [-1, 1]: images not trained on
     levels: int | None = 256,  # how many values a pixel can have; None: a density
     *,
-    y: Tensor | None = None,   # (N,) labels or (N, D) contexts
-    seed: int = 0,             # image i depends on the seed and i alone
-    batch: int = 64,           # images at a time; on a GPU some hundreds are quicker
+    y: Tensor | None = None,  # (N,) labels or (N, D) contexts
+    seed: int = 0,  # image i depends on the seed and i alone
+    batch: int = 64,  # images at a time; on a GPU some hundreds are quicker
     device: torch.device | str = "cpu",
     # wraps the iterator of batches, such as a progress bar does
     watch: Callable[[Iterable[Tensor]], Iterable[Tensor]] = iter,

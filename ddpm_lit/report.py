@@ -18,24 +18,16 @@ from .images import ImageData, to_float
 from .ddim import DDIM
 from .drawing import Watch, collect
 from .evaluate import mean_distance, nearest_distances, share_error
-from ddpm_lit.features import (
-    Classifier,
-    accuracy,
-    classifier_accuracy,
-    distances,
-    features,
-    fit_classifier,
-    load_classifier,
-    on_device,
-    save_classifier,
-)
+from .features import Classifier, accuracy, classifier_accuracy, distances
+from .features import features, fit_classifier, load_classifier, on_device
+from .features import save_classifier
 from .likelihood import bits_per_dim
 from .runs import Run
 from .forward import keyed_generator
 
 # %% ../nbs/6_using/02_report.ipynb #a15a5eb2
 def judge_for(
-    train: ImageData,            # the training images
+    train: ImageData,  # the training images
     folder: Path | None = None,  # where one trained here is kept, and looked for
     # one that comes with the package, a folder of one, or "inception"; None: see above
     name: str | Path | None = None,
@@ -106,14 +98,14 @@ class Inception(nn.Module):
     def features(
         self,
         x: Tensor,  # (B, 3, H, W) float in [-1, 1]
-    ) -> Tensor:    # (B, 2048)
+    ) -> Tensor:  # (B, 2048)
         return self.network(((x + 1) * 127.5).round().to(torch.uint8))[0]
 
 # %% ../nbs/6_using/02_report.ipynb #53454717
 def labels_like(
     train: ImageData,
     run: Run,
-    n: int,          # how many, at least 1
+    n: int,  # how many, at least 1
     seed: int = 0,
 ) -> Tensor | None:  # (n,) int64 or (n, D) float32; None for an unconditional model
     "Labels or contexts of `n` training images, chosen at random."
@@ -132,23 +124,22 @@ def _conditions(run: Run, data: ImageData) -> Tensor | None:
 # %% ../nbs/6_using/02_report.ipynb #162fedd3
 def evaluate_run(
     run: Run,
-    train: ImageData,         # what it was trained on
+    train: ImageData,  # what it was trained on
     # images not trained on; None: half of `train`, and no search for copies
     test: ImageData | None = None,
     *,
-    n: int = 2000,            # samples to draw, and real images beside them, at least 2
-    sampler: Any = DDIM(),    # DDIM, DDPM, DPMSolver: how to draw
-    guidance: float = 1.0,    # as in `guided`
-    seed: int = 0,            # decides the samples
+    n: int = 2000,  # samples to draw, and real images beside them, at least 2
+    sampler: Any = DDIM(),  # DDIM, DDPM, DPMSolver: how to draw
+    guidance: float = 1.0,  # as in `guided`
+    seed: int = 0,  # decides the samples
     judge: tuple[Any, dict[str, Any]] | None = None,  # as `judge_for` returns it
-    bits: int = 0,            # test images for bits per dimension, T network calls each
-    cas: bool = False,        # whether to train classifiers on samples and real images
-    batch: int | None = None, # images at a time; None: 64 on a CPU, else 256
+    bits: int = 0,  # test images for bits per dimension, T network calls each
+    cas: bool = False,  # whether to train classifiers on samples and real images
+    batch: int | None = None,  # images at a time; None: 64 on a CPU, else 256
     device: torch.device | str = "cpu",  # where to draw and to measure
-    samples: ImageData | None = None,    # drawn already, as these arguments say
-    watch: Watch = iter,      # as in `draw`
-    score: bool = False,      # the former name of `cas`
-) -> dict[str, Any]:          # values that JSON knows
+    samples: ImageData | None = None,  # drawn already, as these arguments say
+    watch: Watch = iter,  # as in `draw`
+) -> dict[str, Any]:  # values that JSON knows
     "Measure a run. ValueError as in `draw`, `judge_for` and `bits_per_dim`."
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}")
@@ -168,25 +159,34 @@ def evaluate_run(
         found |= dict(nearest=_copies(samples, train, test, device))
     if bits:
         found |= dict(bits=_bits(run, test, bits, seed, batch, device))
-    if cas or score:
+    if cas:
         found |= dict(score=_accuracies(samples, reals[0], test, device))
     return found
 
 # %% ../nbs/6_using/02_report.ipynb #88b0cfcd
 def sampled(
     run: Run,
-    train: ImageData,       # whose labels are asked for
-    n: int = 2000,          # as in `evaluate_run`, and so all the others
+    train: ImageData,  # whose labels are asked for
+    n: int = 2000,  # as in `evaluate_run`, and so all the others
     sampler: Any = DDIM(),
     guidance: float = 1.0,
     seed: int = 0,
     batch: int = 64,
     device: torch.device | str = "cpu",
     watch: Watch = iter,
-) -> ImageData:             # with the labels or contexts that were asked for
+) -> ImageData:  # with the labels or contexts that were asked for
     "Draw samples to measure: in the grey levels and with the labels of `train`."
     given = labels_like(train, run, n, seed)
-    batches = run.draw_batches(n, sampler, seed, batch=batch, labels=given, guidance=guidance, device=device, watch=watch)
+    batches = run.draw_batches(
+        n,
+        sampler,
+        seed,
+        batch=batch,
+        labels=given,
+        guidance=guidance,
+        device=device,
+        watch=watch,
+    )
     pixels, levels = collect(batches), train.levels
     if levels != 256:
         pixels = (pixels.float() / 255 * (levels - 1)).round().to(torch.uint8)
@@ -310,7 +310,7 @@ def _accuracies(
     "What a classifier learns from the samples, and from as many real images."
     if samples.labels is None:
         raise ValueError(
-            "score needs samples with labels: a model trained with classes "
+            "cas needs samples with labels: a model trained with classes "
             "(num_classes, --num-classes)"
         )
     epochs = max(3, min(20, 300_000 // len(samples)))

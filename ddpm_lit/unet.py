@@ -24,6 +24,7 @@ Upsampling = Literal["nearest", "transposed"]
 
 class _Levels:
     "What follows from the shape of a network, level by level."
+
     image_size: int
     channels: int
     multipliers: tuple[int, ...]
@@ -72,6 +73,7 @@ class _Divided(_Levels):
 @dataclass(frozen=True)
 class UNetConfig(_Divided):
     "The shape of a `UNet`, by default DDPM's for CIFAR-10. ValueError for no shape."
+
     # height and width trained on; places the attention, other sizes work too
     image_size: int = 32
     in_channels: int = 3  # C of the images, and of the output
@@ -440,7 +442,7 @@ class _Told(nn.Module):
         self,
         y: Tensor,  # (B,) int64 labels, or (B, D) float contexts
     ) -> Tensor:  # the same shape and type
-        "What is \"none\" for each label (K) or context (NaN). ValueError if unknown."
+        'What is "none" for each label (K) or context (NaN). ValueError if unknown.'
         _check_told(self.config, y, len(y))
         none = torch.nan if self.label is None else self.config.num_classes
         return torch.full_like(y, none)
@@ -476,7 +478,6 @@ def _check_times(t: Tensor, x: Tensor) -> None:
             f"t must be int64 of shape ({len(x)},), one time for each image, "
             f"got {t.dtype} of shape {tuple(t.shape)}"
         )
-
 
 # %% ../nbs/4_training/01_unet.ipynb #57748958
 class UNet(_Told):

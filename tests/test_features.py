@@ -1,4 +1,6 @@
-"A classifier whose features judge pictures: what it learns and what it must not depend on, the distances against their formulas, and files that cannot be trusted."
+"""A classifier whose features judge pictures: what it learns and what it must not
+depend on, the distances against their formulas, and files that cannot be trusted."""
+
 import json
 import sys
 from dataclasses import replace
@@ -14,47 +16,85 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ddpm_lit.features as module
 from ddpm_lit import ImageData
 from ddpm_lit.images import to_float
-from ddpm_lit.features import Classifier, accuracy, classifier_accuracy, distances, features, fit_classifier, load_classifier, on_device, predictions, save_classifier
+from ddpm_lit.features import Classifier, accuracy, classifier_accuracy, distances
+from ddpm_lit.features import features, fit_classifier, load_classifier, on_device
+from ddpm_lit.features import predictions, save_classifier
 from ddpm_lit.datasets import load_images
 from ddpm_lit.storage import read_tensors, write_tensors
 
-PICTURES = ImageData(torch.randint(256, (30, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8), torch.arange(30) % 3)
+PICTURES = ImageData(
+    torch.randint(
+        256,
+        (30, 1, 6, 6),
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.uint8,
+    ),
+    torch.arange(30) % 3,
+)
 QUICK = dict(epochs=2, batch_size=8, width=2, flip=True)
 
 
-def tiny(width: int = 2) -> Classifier: return Classifier(1, 3, width).eval()
+def tiny(width: int = 2) -> Classifier:
+    return Classifier(1, 3, width).eval()
 
 
-def same(a: Classifier, b: Classifier) -> bool: return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+def same(a: Classifier, b: Classifier) -> bool:
+    return all(
+        torch.equal(p, q)
+        for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
-def digits(): return load_images("digits"), load_images("digits", split="test")
+def digits():
+    return load_images("digits"), load_images("digits", split="test")
 
 
 @pytest.fixture(scope="module")
-def judge(digits): return fit_classifier(digits[0], epochs=5, shift=0, width=12)
+def judge(digits):
+    return fit_classifier(digits[0], epochs=5, shift=0, width=12)
 
 
 def squares(rows) -> ImageData:
-    "Pictures of 8 by 8 with noise: each row says for the left and the right half whether it is bright, and this is the picture's context."
+    """Pictures of 8 by 8 with noise: each row says for the left and the right half
+    whether it is bright, and this is the picture's context."""
     known = torch.tensor(rows, dtype=torch.float32)
-    noise = torch.randint(0, 100, (len(known), 1, 8, 8), generator=torch.Generator().manual_seed(len(known)))
-    return ImageData((noise + 140 * known[:, None, None].repeat_interleave(4, 3)).to(torch.uint8), contexts=known, names=("left", "right"))
+    noise = torch.randint(
+        0,
+        100,
+        (len(known), 1, 8, 8),
+        generator=torch.Generator().manual_seed(len(known)),
+    )
+    return ImageData(
+        (noise + 140 * known[:, None, None].repeat_interleave(4, 3)).to(torch.uint8),
+        contexts=known,
+        names=("left", "right"),
+    )
 
 
 # The classifier
+
 
 def test_a_fit_is_a_function_of_its_seed(monkeypatch):
     first = fit_classifier(PICTURES, **QUICK)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     assert same(fit_classifier(PICTURES, **QUICK), first) and not first.training
-    assert torch.equal(torch.random.get_rng_state(), before), "a fit has drawn from torch's own random numbers"
-    first_weights, seeded = fit_classifier(PICTURES, **QUICK, lr=0.0, seed=1).head.weight, module._seeded
-    assert not torch.equal(first_weights, fit_classifier(PICTURES, **QUICK, lr=0.0).head.weight)
-    monkeypatch.setattr(module, "_seeded", lambda seed: seeded(0))  # the same first weights
-    assert not same(fit_classifier(PICTURES, **QUICK, seed=1), first), "another seed, the same order and moves"
+    assert torch.equal(torch.random.get_rng_state(), before), (
+        "a fit has drawn from torch's own random numbers"
+    )
+    first_weights, seeded = (
+        fit_classifier(PICTURES, **QUICK, lr=0.0, seed=1).head.weight,
+        module._seeded,
+    )
+    assert not torch.equal(
+        first_weights, fit_classifier(PICTURES, **QUICK, lr=0.0).head.weight
+    )
+    # the same first weights
+    monkeypatch.setattr(module, "_seeded", lambda seed: seeded(0))
+    assert not same(fit_classifier(PICTURES, **QUICK, seed=1), first), (
+        "another seed, the same order and moves"
+    )
 
 
 def test_digits_are_learned(digits, judge):
@@ -67,56 +107,111 @@ def test_attributes_are_questions_with_yes_or_no():
     net = fit_classifier(seen, 10, batch_size=40, width=4, shift=0)
     assert net.outputs == 2 and accuracy(net, squares(every * 10)) == 1
     assert ((predictions(net, squares(every).images) > 0) == torch.tensor(every)).all()
-    assert fit_classifier(replace(seen, labels=torch.arange(160) % 5), 1, width=2).outputs == 5, "labels go before attributes"
+    assert (
+        fit_classifier(replace(seen, labels=torch.arange(160) % 5), 1, width=2).outputs
+        == 5
+    ), "labels go before attributes"
 
 
 def test_pictures_are_only_moved():
     x0, shift, side = images(0, 600, 2, 4, 5), 2, (0, 1, 2, 3, 4)
+
     def moved(shift, flip):
-        return module._moved(x0, shift, flip, module._moves(len(x0), shift, flip, torch.Generator().manual_seed(0)))
+        return module._moved(
+            x0,
+            shift,
+            flip,
+            module._moves(len(x0), shift, flip, torch.Generator().manual_seed(0)),
+        )
+
     assert torch.equal(moved(0, False), x0)
     mirrored = torch.stack([x0, x0.flip(3)])
     padded = np.pad(mirrored.numpy(), [(0, 0)] * 3 + [(shift, shift)] * 2, mode="edge")
-    crops = np.stack([padded[:, :, :, row:row + 4, column:column + 5] for row in side for column in side])  # (25, 2, N, C, H, W)
-    def found(out): return (crops == out.numpy()).all((3, 4, 5))
-    assert (hits := found(moved(shift, True))).any((0, 1)).all() and hits.any(2).all(), "every picture is a crop, and every crop occurs"
-    assert 240 < hits[:, 1].sum() < 360 and (hits.sum((1, 2)) > 8).all(), "half of them are mirrored, and no place is rare"
-    assert found(moved(shift, False))[:, 0].any(0).all() and found(moved(0, True))[12].any(0).all()
+    # (25, 2, N, C, H, W)
+    crops = np.stack(
+        [
+            padded[:, :, :, row : row + 4, column : column + 5]
+            for row in side
+            for column in side
+        ]
+    )
+
+    def found(out):
+        return (crops == out.numpy()).all((3, 4, 5))
+
+    assert (hits := found(moved(shift, True))).any((0, 1)).all() and hits.any(
+        2
+    ).all(), "every picture is a crop, and every crop occurs"
+    assert 240 < hits[:, 1].sum() < 360 and (hits.sum((1, 2)) > 8).all(), (
+        "half of them are mirrored, and no place is rare"
+    )
+    assert (
+        found(moved(shift, False))[:, 0].any(0).all()
+        and found(moved(0, True))[12].any(0).all()
+    )
 
 
 def test_features_do_not_depend_on_the_batch(digits, judge):
     pixels = digits[1].images[:40]
     want = judge.features(to_float(pixels, 17)).detach()
-    for batch in (1, 7, 40, 500): torch.testing.assert_close(features(judge, pixels, 17, batch=batch), want, rtol=0, atol=1e-5)
+    for batch in (1, 7, 40, 500):
+        torch.testing.assert_close(
+            features(judge, pixels, 17, batch=batch), want, rtol=0, atol=1e-5
+        )
     found = features(judge, pixels, 17)
-    assert found.shape == (40, 48) and found.dtype == torch.float32 and not found.requires_grad and found.min() >= 0
-    torch.testing.assert_close(predictions(judge, pixels, 17), judge(to_float(pixels, 17)).detach(), rtol=0, atol=1e-4)
+    assert (
+        found.shape == (40, 48)
+        and found.dtype == torch.float32
+        and not found.requires_grad
+        and found.min() >= 0
+    )
+    torch.testing.assert_close(
+        predictions(judge, pixels, 17),
+        judge(to_float(pixels, 17)).detach(),
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 class Moved(TorchDispatchMode):
-    "Counts tensors that change their device, and refuses that a computation leaves the device."
+    """Counts tensors that change their device, and refuses that a computation leaves
+    the device."""
+
     def __init__(self):
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **kwargs or {})
-        if isinstance(out, torch.Tensor) and isinstance(args[0] if args else None, torch.Tensor):
+        if isinstance(out, torch.Tensor) and isinstance(
+            args[0] if args else None, torch.Tensor
+        ):
             self.count += out.device != args[0].device
         return out
 
 
 def test_training_runs_on_the_device():
-    "The meta device has shapes and no values: a look at one would be an error, as it would stall a GPU."
+    """The meta device has shapes and no values: a look at one would be an error, as it
+    would stall a GPU."""
+
     def batches(epochs, device):
         made = module._batches(PICTURES, PICTURES.labels, 8, 1, True, device, seed=0)
         return [next(made) for _ in range(4 * epochs)]
+
     for x0, label in batches(2, "meta"):
-        assert x0.device.type == label.device.type == "meta" and x0.shape[1:] == (1, 6, 6) and len(label) == len(x0)
+        assert (
+            x0.device.type == label.device.type == "meta"
+            and x0.shape[1:] == (1, 6, 6)
+            and len(label) == len(x0)
+        )
     for epochs in (1, 3):
-        with Moved() as moved: batches(epochs, "meta")
-        assert moved.count == 2 + epochs, "the images and labels once, and what is random once an epoch"
-    with Moved() as moved, pytest.raises(NotImplementedError, match="meta"):  # the trained network cannot come back, which is the last step
+        with Moved() as moved:
+            batches(epochs, "meta")
+        assert moved.count == 2 + epochs, (
+            "the images and labels once, and what is random once an epoch"
+        )
+    # the trained network cannot come back, which is the last step
+    with Moved() as moved, pytest.raises(NotImplementedError, match="meta"):
         fit_classifier(PICTURES, 3, batch_size=8, width=2, flip=True, device="meta")
     network = sum(1 for _ in (*tiny().parameters(), *tiny().buffers()))
     assert moved.count <= 2 + 3 + network
@@ -127,16 +222,24 @@ def test_features_are_computed_on_the_device():
     found = features(net, PICTURES.images, device="meta")
     assert found.device.type == "meta" and found.shape == (30, 8)
     assert predictions(net, PICTURES.images, device="meta").device.type == "meta"
-    with pytest.raises(RuntimeError, match="meta"): accuracy(net, PICTURES, "meta")  # only the answer is looked at
+    # only the answer is looked at
+    with pytest.raises(RuntimeError, match="meta"):
+        accuracy(net, PICTURES, "meta")
 
 
 def test_the_network_of_the_caller_stays_where_it_is():
     net = tiny()
-    assert on_device(net, "cpu") is net and on_device("no module", "meta") == "no module"
+    assert (
+        on_device(net, "cpu") is net and on_device("no module", "meta") == "no module"
+    )
     there, before = on_device(net, "meta"), [x.data_ptr() for x in net.parameters()]
-    assert {x.device.type for x in (*there.parameters(), *there.buffers())} == {"meta"} and on_device(there, "meta") is there
+    assert {x.device.type for x in (*there.parameters(), *there.buffers())} == {
+        "meta"
+    } and on_device(there, "meta") is there
     features(net, PICTURES.images, device="meta")
-    assert [x.data_ptr() for x in net.parameters()] == before and {x.device.type for x in net.buffers()} == {"cpu"}
+    assert [x.data_ptr() for x in net.parameters()] == before and {
+        x.device.type for x in net.buffers()
+    } == {"cpu"}
 
 
 def test_accuracy_counted_by_hand():
@@ -145,26 +248,70 @@ def test_accuracy_counted_by_hand():
     labels, yes = said.argmax(1), (said > 0).float()
     labels[:12] = (labels[:12] + 1) % 3
     yes[4:11, 1] = 1 - yes[4:11, 1]
-    assert accuracy(net, replace(PICTURES, labels=labels)) == accuracy(net, replace(PICTURES, labels=labels, contexts=yes)) == 18 / 30
-    assert accuracy(net, replace(PICTURES, labels=None, contexts=yes)) == pytest.approx(83 / 90, abs=1e-12)
+    assert (
+        accuracy(net, replace(PICTURES, labels=labels))
+        == accuracy(net, replace(PICTURES, labels=labels, contexts=yes))
+        == 18 / 30
+    )
+    assert accuracy(net, replace(PICTURES, labels=None, contexts=yes)) == pytest.approx(
+        83 / 90, abs=1e-12
+    )
 
 
 def test_the_score_is_what_samples_teach():
-    "Three kinds of pictures. Among the samples those of the third kind are named like the second."
-    def kinds(*counts): return replace(squares([kind for kind, count in zip([(0, 0), (1, 0), (1, 1)], counts) for _ in range(count)]), contexts=None, names=(), labels=torch.arange(3).repeat_interleave(torch.tensor(counts)))
+    """Three kinds of pictures. Among the samples those of the third kind are named like
+    the second."""
+
+    def kinds(*counts):
+        return replace(
+            squares(
+                [
+                    kind
+                    for kind, count in zip([(0, 0), (1, 0), (1, 1)], counts)
+                    for _ in range(count)
+                ]
+            ),
+            contexts=None,
+            names=(),
+            labels=torch.arange(3).repeat_interleave(torch.tensor(counts)),
+        )
+
     samples, test = kinds(40, 80, 40), kinds(15, 5, 10)
-    assert classifier_accuracy(replace(samples, labels=samples.labels.clamp(max=1)), test, epochs=10, batch_size=40, width=4, shift=0) == pytest.approx(20 / 30, abs=1e-12)
+    assert classifier_accuracy(
+        replace(samples, labels=samples.labels.clamp(max=1)),
+        test,
+        epochs=10,
+        batch_size=40,
+        width=4,
+        shift=0,
+    ) == pytest.approx(20 / 30, abs=1e-12)
 
 
-@pytest.mark.parametrize("mistake, words", [
-    (lambda: fit_classifier(replace(PICTURES, labels=None, name="plain")), "data labels contexts plain"), (lambda: fit_classifier(PICTURES, 0), "epochs 1 0"),
-    (lambda: features(tiny(), PICTURES.images.expand(-1, 3, -1, -1)), "pixels (30, 3, 6, 6) 1"), (lambda: features(tiny(), PICTURES.images[:0]), "pixels (0, 1, 6, 6) >= 1"),
-    (lambda: features(tiny(), PICTURES.images[..., 0]), "pixels (30, 1, 6)"), (lambda: features(tiny(), PICTURES.float()), "images uint8 float32"), (lambda: predictions(tiny(), PICTURES.images, 17), "0..16 17"),
-    (lambda: distances(torch.zeros(3), torch.zeros(3)), "a b (3,)"), (lambda: distances(torch.zeros(3, 2), torch.zeros(3, 4)), "a b (3, 2) (3, 4)"),
-    (lambda: distances(torch.zeros(1, 2), torch.zeros(3, 2)), "a b (1, 2)"), (lambda: distances(torch.zeros(3, 2), torch.zeros(1, 2)), "a b (1, 2)"),
-])
+@pytest.mark.parametrize(
+    "mistake, words",
+    [
+        (
+            lambda: fit_classifier(replace(PICTURES, labels=None, name="plain")),
+            "data labels contexts plain",
+        ),
+        (lambda: fit_classifier(PICTURES, 0), "epochs 1 0"),
+        (
+            lambda: features(tiny(), PICTURES.images.expand(-1, 3, -1, -1)),
+            "pixels (30, 3, 6, 6) 1",
+        ),
+        (lambda: features(tiny(), PICTURES.images[:0]), "pixels (0, 1, 6, 6) >= 1"),
+        (lambda: features(tiny(), PICTURES.images[..., 0]), "pixels (30, 1, 6)"),
+        (lambda: features(tiny(), PICTURES.float()), "images uint8 float32"),
+        (lambda: predictions(tiny(), PICTURES.images, 17), "0..16 17"),
+        (lambda: distances(torch.zeros(3), torch.zeros(3)), "a b (3,)"),
+        (lambda: distances(torch.zeros(3, 2), torch.zeros(3, 4)), "a b (3, 2) (3, 4)"),
+        (lambda: distances(torch.zeros(1, 2), torch.zeros(3, 2)), "a b (1, 2)"),
+        (lambda: distances(torch.zeros(3, 2), torch.zeros(1, 2)), "a b (1, 2)"),
+    ],
+)
 def test_mistakes_are_refused(mistake, words):
-    with pytest.raises(ValueError) as refusal: mistake()
+    with pytest.raises(ValueError) as refusal:
+        mistake()
     assert all(word in str(refusal.value) for word in words.split()), str(refusal.value)
 
 
@@ -175,34 +322,68 @@ A, B = images(1, 60, 4) @ images(2, 4, 4), (images(3, 60, 4) + 0.3) @ images(4, 
 
 def frechet(a, b):
     a, b = a.double().numpy(), b.double().numpy()
-    return ((a.mean(0) - b.mean(0))**2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * sqrtm(np.cov(a.T) @ np.cov(b.T)).real)
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(
+        np.cov(a.T) + np.cov(b.T) - 2 * sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    )
 
 
 def kernel(a, b):
     "The unbiased estimate, pair by pair."
     a, b = a.double().numpy(), b.double().numpy()
-    def mean(x, y, among): return np.mean([(x[i] @ y[j] / x.shape[1] + 1)**3 for i in range(len(x)) for j in range(len(y)) if among(i, j)])
-    return mean(a, a, lambda i, j: i != j) + mean(b, b, lambda i, j: i != j) - 2 * mean(a, b, lambda i, j: True)
+
+    def mean(x, y, among):
+        return np.mean(
+            [
+                (x[i] @ y[j] / x.shape[1] + 1) ** 3
+                for i in range(len(x))
+                for j in range(len(y))
+                if among(i, j)
+            ]
+        )
+
+    return (
+        mean(a, a, lambda i, j: i != j)
+        + mean(b, b, lambda i, j: i != j)
+        - 2 * mean(a, b, lambda i, j: True)
+    )
 
 
-@pytest.mark.parametrize("a, b", [(A, B), (B, A), (A.float() + 5, B.float() + 5)], ids=["", "exchanged", "float32"])
+@pytest.mark.parametrize(
+    "a, b",
+    [(A, B), (B, A), (A.float() + 5, B.float() + 5)],
+    ids=["", "exchanged", "float32"],
+)
 def test_distances_are_their_formulas(a, b):
     found = distances(a, b)
-    assert found.frechet == pytest.approx(frechet(a, b), rel=1e-6) and found.kernel == pytest.approx(kernel(a, b), rel=1e-9)
+    assert found.frechet == pytest.approx(
+        frechet(a, b), rel=1e-6
+    ) and found.kernel == pytest.approx(kernel(a, b), rel=1e-9)
     assert found.scatter < 1e-9 * found.kernel, "all subsets are the whole"
 
 
 def test_sets_of_different_sizes():
     found = distances(A[:40], B)
-    assert (found.n, found.m) == (40, 60) and found.frechet == pytest.approx(frechet(A[:40], B), rel=1e-6) == distances(B, A[:40]).frechet
-    assert found.scatter > 0 and abs(found.kernel - kernel(A[:40], B)) < found.scatter, "100 subsets of 40 of the 60, each with all of the others"
+    assert (found.n, found.m) == (40, 60) and found.frechet == pytest.approx(
+        frechet(A[:40], B), rel=1e-6
+    ) == distances(B, A[:40]).frechet
+    assert (
+        found.scatter > 0 and abs(found.kernel - kernel(A[:40], B)) < found.scatter
+    ), "100 subsets of 40 of the 60, each with all of the others"
 
 
 def test_a_set_against_itself():
-    "Each picture has its twin in the other set, and the pairs of twins stand only across: the kernel distance is below zero by 2/N times what such a pair has above others."
-    found, likeness = distances(A, A), (A @ A.T / 4 + 1)**3
-    twins, others = likeness.diagonal().mean(), (likeness.sum() - likeness.trace()) / (60 * 59)
-    assert 0 <= found.frechet < 1e-9 * frechet(A, B) and distances(A[:3], A[:3]).frechet >= 0, "of three pictures, rounding would make it negative"
+    """Each picture has its twin in the other set, and the pairs of twins stand only
+    across: the kernel distance is below zero by 2/N times what such a pair has above
+    others."""
+    found, likeness = distances(A, A), (A @ A.T / 4 + 1) ** 3
+    twins, others = (
+        likeness.diagonal().mean(),
+        (likeness.sum() - likeness.trace()) / (60 * 59),
+    )
+    assert (
+        0 <= found.frechet < 1e-9 * frechet(A, B)
+        and distances(A[:3], A[:3]).frechet >= 0
+    ), "of three pictures, rounding would make it negative"
     assert found.kernel == pytest.approx(2 / 60 * (others - twins).item(), rel=1e-9)
 
 
@@ -210,49 +391,111 @@ def test_distances_are_a_function_of_their_seed():
     first = distances(A[:40], B)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    assert distances(A[:40], B) == first and torch.equal(torch.random.get_rng_state(), before)
+    assert distances(A[:40], B) == first and torch.equal(
+        torch.random.get_rng_state(), before
+    )
     other = distances(A[:40], B, seed=1)
     assert other.kernel != first.kernel and other.frechet == first.frechet
 
 
 def test_without_torchmetrics_there_is_a_sentence(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("torchmetrics.")] + ["torchmetrics"]: monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=r"need torchmetrics: pip install 'ddpm_lit\[eval\]'$"): distances(A, B)
+    for name in [name for name in sys.modules if name.startswith("torchmetrics.")] + [
+        "torchmetrics"
+    ]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"need torchmetrics: pip install 'ddpm_lit\[eval\]'$"
+    ):
+        distances(A, B)
 
 
 # Files
 
+
 def test_a_classifier_comes_back(tmp_path):
     net = fit_classifier(PICTURES, **QUICK)
-    folder = save_classifier(tmp_path / "some" / "judge", net, {"data": "noise", "accuracy": 0.5})
+    folder = save_classifier(
+        tmp_path / "some" / "judge", net, {"data": "noise", "accuracy": 0.5}
+    )
     again, config = load_classifier(folder)
-    assert same(again, net) and torch.equal(predictions(again, PICTURES.images), predictions(net, PICTURES.images)) and not again.training
-    assert config == {"format": 1, "in_channels": 1, "outputs": 3, "width": 2, "data": "noise", "accuracy": 0.5}
-    assert {path.name for path in folder.iterdir()} == {"config.json", "weights.safetensors"}
+    assert (
+        same(again, net)
+        and torch.equal(
+            predictions(again, PICTURES.images), predictions(net, PICTURES.images)
+        )
+        and not again.training
+    )
+    assert config == {
+        "format": 1,
+        "in_channels": 1,
+        "outputs": 3,
+        "width": 2,
+        "data": "noise",
+        "accuracy": 0.5,
+    }
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "weights.safetensors",
+    }
 
 
 def refusal_of(folder) -> str:
-    with pytest.raises(ValueError) as refusal: load_classifier(folder)
-    assert str(folder) in str(refusal.value) and "\n" not in str(refusal.value), str(refusal.value)
+    with pytest.raises(ValueError) as refusal:
+        load_classifier(folder)
+    assert str(folder) in str(refusal.value) and "\n" not in str(refusal.value), str(
+        refusal.value
+    )
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("name, damage, says", [
-    ("config.json", None, "missing"), ("config.json", lambda b: b[:-3], "not JSON"), ("config.json", lambda b: b"[]", "a JSON object"), ("config.json", lambda b: b"{}", "'format' is missing"),
-    ("config.json", lambda b: b.replace(b"width", b"girth"), "'width' is missing"), ("config.json", lambda b: b"\xff" + b, "not JSON"),
-    ("weights.safetensors", None, "missing"), ("weights.safetensors", lambda b: b[:-1], "damaged"), ("weights.safetensors", lambda b: b[:20], "damaged"),
-    ("weights.safetensors", lambda b: b"", "damaged"), ("weights.safetensors", lambda b: b.replace(b"head.bias", b"head.bios"), "head.bias"),
-])
+@pytest.mark.parametrize(
+    "name, damage, says",
+    [
+        ("config.json", None, "missing"),
+        ("config.json", lambda b: b[:-3], "not JSON"),
+        ("config.json", lambda b: b"[]", "a JSON object"),
+        ("config.json", lambda b: b"{}", "'format' is missing"),
+        ("config.json", lambda b: b.replace(b"width", b"girth"), "'width' is missing"),
+        ("config.json", lambda b: b"\xff" + b, "not JSON"),
+        ("weights.safetensors", None, "missing"),
+        ("weights.safetensors", lambda b: b[:-1], "damaged"),
+        ("weights.safetensors", lambda b: b[:20], "damaged"),
+        ("weights.safetensors", lambda b: b"", "damaged"),
+        (
+            "weights.safetensors",
+            lambda b: b.replace(b"head.bias", b"head.bios"),
+            "head.bias",
+        ),
+    ],
+)
 def test_broken_files_are_refused_in_a_sentence(tmp_path, name, damage, says):
     path = save_classifier(tmp_path / "judge", tiny(), {}) / name
-    if damage: path.write_bytes(damage(path.read_bytes()))
-    else: path.unlink()
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
     assert says in refusal_of(path.parent)
 
 
-@pytest.mark.parametrize("name, value, says", [("format", 2, "format is 2"), ("format", "1", "format is '1'"), ("format", None, "format is None")] + [
-    (name, value, "its shape is") for name in ("in_channels", "outputs", "width") for value in (0, -1, 10**12, 10**400, "2", 2.0, None, [2], {})] + [
-    ("in_channels", 3, "layers.0.weight"), ("outputs", 4, "head."), ("width", 3, "should be"), ("width", 4096, "should be")])
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("format", 2, "format is 2"),
+        ("format", "1", "format is '1'"),
+        ("format", None, "format is None"),
+    ]
+    + [
+        (name, value, "its shape is")
+        for name in ("in_channels", "outputs", "width")
+        for value in (0, -1, 10**12, 10**400, "2", 2.0, None, [2], {})
+    ]
+    + [
+        ("in_channels", 3, "layers.0.weight"),
+        ("outputs", 4, "head."),
+        ("width", 3, "should be"),
+        ("width", 4096, "should be"),
+    ],
+)
 def test_hostile_settings_are_refused_in_a_sentence(tmp_path, name, value, says):
     folder = save_classifier(tmp_path / "judge", tiny(), {})
     config = json.loads((folder / "config.json").read_text())
@@ -262,11 +505,19 @@ def test_hostile_settings_are_refused_in_a_sentence(tmp_path, name, value, says)
 
 def test_weights_of_another_network_are_refused(tmp_path):
     folder = save_classifier(tmp_path / "judge", tiny(), {})
-    for weights in (tiny(3).state_dict(), {}, {name: x.to(torch.int8) for name, x in tiny().state_dict().items()}, read_tensors(folder / "weights.safetensors")[0] | {"more": torch.zeros(1)}):
+    for weights in (
+        tiny(3).state_dict(),
+        {},
+        {name: x.to(torch.int8) for name, x in tiny().state_dict().items()},
+        read_tensors(folder / "weights.safetensors")[0] | {"more": torch.zeros(1)},
+    ):
         write_tensors(folder / "weights.safetensors", weights)
         assert "does not fit the network" in refusal_of(folder)
 
 
 @pytest.mark.parametrize("name", ["no-such-judge", "../no-such-judge", "\0"])
 def test_no_classifier_is_said(name):
-    with pytest.raises(ValueError, match="name_or_folder must be a folder of a classifier or one of"): load_classifier(name)
+    with pytest.raises(
+        ValueError, match="name_or_folder must be a folder of a classifier or one of"
+    ):
+        load_classifier(name)

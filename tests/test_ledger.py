@@ -30,19 +30,25 @@ NOT_FORMULAS = {  # what the first two parts export besides formulas
     "time_steps": "a list of whole numbers; checked against the published formulas",
     "time_pairs": "that list in pairs",
     "logsnr_times": "a list of whole numbers; checked for every number of steps",
-    "predict": "asks the network and decodes; the decoding is tied",
+    "Stream": "names for whole numbers",
+    "keyed_seed": "hashes whole numbers",
+    "keyed_generator": "a generator with that seed",
+    "Model": "how a network is called",
+    "Denoiser": "asks the network, decodes and clips; the last two are tied",
+    "Sampler": "what a sampler has",
+    "check_noise_free": "looks at a sampler",
     "sample_steps": "the loop; checked against the exact recursion",
     "sample": "the last of the loop",
     "trajectory": "picks steps out of a walk",
-    "strips": "puts images in a row",
+    "stack_steps": "puts images in a row",
     "between": "a row of mixtures; the mixtures are tied",
     "grid_between": "a grid of mixtures",
     "interpolate": "encoding, mixing and decoding in turn, each of them tied",
-    "Part": "a part of another sampler's walk; its steps are that sampler's",
-    "shared": "two parts of a walk in turn; checked",
+    "SubWalk": "a part of another sampler's walk; its steps are that sampler's",
+    "sample_with_shared_start": "two parts of a walk in turn; checked",
     "inpaint_steps": (
-        "the loop around `Keep` and `noise_up`, which are tied; checked against the "
-        "exact conditional"
+        "the loop around `InpaintingSampler` and `noise_up`, which are tied; checked "
+        "against the exact conditional"
     ),
     "inpaint": "the last of that loop",
 }

@@ -87,7 +87,7 @@ def writing(folder: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"cannot write to {folder}: {reason}") from error
 
-# %% ../../nbs/7_command/06_commands.ipynb #18dcee30
+# %% ../../nbs/7_command/06_commands.ipynb #f17b0d8b
 def free_name(
     folder: Path, stem: str, suffix: str, taken: Callable[[Path], bool] = Path.exists
 ) -> Path:
@@ -99,7 +99,7 @@ def free_name(
             return path
     raise AssertionError("numbers do not end")
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #e085a9ab
 def new_file(
     path: Path,
     overwrite: bool | None = None,  # None: the command has no such flag
@@ -149,7 +149,7 @@ def load_data(
             raise
         raise UsageError(str(error)) from error
 
-# %% ../../nbs/7_command/06_commands.ipynb #6196f83f
+# %% ../../nbs/7_command/06_commands.ipynb #8663e8d1
 def check_classes(data: ImageData | ImageFiles, unet: UNetConfig) -> None:
     "UsageError unless the network has as many classes as the data."
     if unet.num_classes is None:
@@ -166,7 +166,7 @@ def check_classes(data: ImageData | ImageFiles, unet: UNetConfig) -> None:
             f"{listed}, got {unet.num_classes}"
         )
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #9c5e0515
 def with_attributes(args: Train) -> UNetConfig:
     "The network, with one number of context for each attribute."
     if not args.attributes:
@@ -179,7 +179,7 @@ def with_attributes(args: Train) -> UNetConfig:
     with usage():
         return replace(args.unet, context_dim=len(args.attributes))
 
-# %% ../../nbs/7_command/06_commands.ipynb #f2407799
+# %% ../../nbs/7_command/06_commands.ipynb #67f51af1
 def by_main(
     here: Any,  # as `processes` returns it
     work: Callable[[], Any],
@@ -198,7 +198,7 @@ def by_main(
         raise outcome[1]
     return outcome[0]
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #1630c554
 def main_first(here: Any, work: Callable[[], Any]) -> Any:
     """Run `work` on the main process and then on the others, so that data are fetched
     once."""
@@ -206,7 +206,7 @@ def main_first(here: Any, work: Callable[[], Any]) -> Any:
     by_main(here, lambda: kept.append(work()))
     return kept[0] if kept else work()
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #0d1f83f5
 def any_signal(noted: list[int], trainer: Trainer) -> int:
     "All-reduce the stop signal, so that all processes stop at the same step; 0: none."
     first = noted[0] if noted else 0
@@ -282,14 +282,14 @@ def _glimpse_now(
         images = glimpse(run, folder, trainer.step, labels, trainer.device)
     others.images("samples", images, trainer.step)
 
-# %% ../../nbs/7_command/06_commands.ipynb #6895d664
+# %% ../../nbs/7_command/06_commands.ipynb #67077c1b
 def shown_labels(data: ImageData | ImageFiles, unet: UNetConfig) -> Labels:
     "All classes in turn, the attributes of the first images, or nothing."
     if unet.num_classes:
         return range(unet.num_classes)
     return data.contexts[:64] if unet.context_dim else None
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #b9af0434
 def held_out_digits(
     data: str, data_dir: Path | str | None, unet: UNetConfig, crop: int
 ) -> ImageData | None:
@@ -628,11 +628,11 @@ def requested_labels(args: Sample, run: Run) -> tuple | None:
     with usage(labels="--attributes" if attributes else "--class"):
         return check_labels(run, labels, args.guidance)
 
-# %% ../../nbs/7_command/06_commands.ipynb #4c11afdc
+# %% ../../nbs/7_command/06_commands.ipynb #cbd5aab9
 def is_animation(path: Path | None) -> bool:
     return path is not None and path.suffix.lower() == ".gif"
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #375f9b8a
 def mode_options(args: Sample, run: Run) -> dict:
     "The images that the mode's flag names, or its settings."
     if args.encode:
@@ -651,7 +651,7 @@ def mode_options(args: Sample, run: Run) -> dict:
         return dict(frames=50 if is_animation(args.out) else args.columns)
     return {}
 
-
+# %% ../../nbs/7_command/06_commands.ipynb #532fc61d
 def drawn(args: Sample, run: Run, sampler: Any, options: dict) -> Tensor | Encoded:
     "Pixels; or, with --encode, the image, its noise and the decoded image."
     if args.encode:
@@ -797,4 +797,4 @@ def evaluate_command(args: Evaluate) -> None:
     print(f"{table(figures)}\n{path}")
 
 
-_MEASURE = ("n", "guidance", "seed", "bits", "score", "batch")
+_MEASURE = ("n", "guidance", "seed", "bits", "cas", "batch")

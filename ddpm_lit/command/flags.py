@@ -6,7 +6,7 @@
 __all__ = ['T', 'HELP', 'MARKS', 'SEEDS', 'Tracker', 'TRACKERS', 'Final', 'Spacing', 'draft', 'checked', 'nearest', 'read_draft',
            'parse', 'check_bounds', 'Common', 'check_trackers', 'Resume', 'Walk', 'Sample', 'Evaluate']
 
-# %% ../../nbs/7_command/02_flags.ipynb #66eeff4a
+# %% ../../nbs/7_command/02_flags.ipynb #21b29a8e
 import difflib
 import importlib.util
 import io
@@ -24,6 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from .terminal import UsageError, usage
 
+# %% ../../nbs/7_command/02_flags.ipynb #0e0386d9
 if TYPE_CHECKING:
     import torch
 
@@ -474,7 +475,7 @@ class Evaluate(Walk):
     """Measure a trained model: its samples, and beside each figure what as many real images get.
 
     Distances from held-out images, agreement with the requested class, distance to the nearest training image;
-    with --bits, bits per dimension; with --score, what a classifier learns from the samples alone.
+    with --bits, bits per dimension; with --cas, what a classifier learns from the samples alone.
     The data must be there on which the model was trained. Needs torchmetrics: pip install 'ddpm_lit[eval]'."""
 
     run: str  # a run folder, or the name of a model that comes with the package
@@ -485,7 +486,7 @@ class Evaluate(Walk):
     # number of held-out images for bits per dimension, each with T network calls
     bits: int = 0
     # train a classifier on the samples, and one on as many real images
-    score: conf.FlagCreatePairsOff[bool] = False
+    cas: conf.FlagCreatePairsOff[bool] = False
     # the classifier in whose features images are compared: a name, a folder, or
     # inception; None: the one that comes with the package, or one trained on the labels
     # and kept in RUN/judge

@@ -180,7 +180,7 @@ def show_ddim(
     save_below(real[:8], images[:64], folder / "samples_ddim.png")
     return images
 
-# %% ../../nbs/7_command/05_run_page.ipynb #cbc4bf8f
+# %% ../../nbs/7_command/05_run_page.ipynb #9f539346
 def save_below(
     real: Tensor,  # (up to 8, C, H, W) in [-1, 1]
     samples: Tensor,  # (N, C, H, W) in [-1, 1]
@@ -196,7 +196,7 @@ def save_below(
     stacked = torch.from_numpy(np.concatenate([top, band, below])).permute(2, 0, 1)
     save_image(stacked / 127.5 - 1, path)
 
-
+# %% ../../nbs/7_command/05_run_page.ipynb #b2908fb6
 def save_loss(folder: Path) -> None:
     "Leave loss.png in `folder`, if there is a log."
     if log := read_log(folder):
