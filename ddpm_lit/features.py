@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from .images import ImageData, to_float
 from .evaluate import as_float64
-from .runs import load_weights, read_json, read_tensors, write_json
-from .runs import write_tensors
+from .runs import load_weights
+from .storage import read_json, read_tensors, write_json
+from .storage import write_tensors
 from .forward import keyed_generator
 
 # %% ../nbs/5_quality/02_features.ipynb #bcae3095
