@@ -94,7 +94,7 @@ def test_ddim_step(name, spacing, steps, kind, eta, clip):
     "name, steps", [("linear", None), ("linear", 50), ("cosine", 20)]
 )
 def test_ddpm_step(name, steps, kind, variance, theirs_name, clip):
-    schedule, param, ours = SCHEDULES[name], KINDS[kind], DDPM(variance, steps)
+    schedule, param, ours = SCHEDULES[name], KINDS[kind], DDPM(steps, variance)
     theirs = scheduler(
         diffusers.DDPMScheduler,
         schedule,
