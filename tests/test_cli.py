@@ -2023,7 +2023,7 @@ def damaged(path: Path, rng) -> None:
     elif how == "twist" and path.suffix == ".safetensors":
         n = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + n])
-        if "__metadata__" in header and rng.random() < 0.7:
+        if "facts" in header.get("__metadata__", {}) and rng.random() < 0.7:
             header["__metadata__"]["facts"] = twisted(
                 header["__metadata__"]["facts"], rng
             )

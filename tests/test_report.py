@@ -312,31 +312,29 @@ def test_inception_sees_pictures_of_any_size(monkeypatch):
 
 def test_all_of_it_runs_on_the_device(digits, monkeypatch):
     "Every part is given the same device, here a CPU with a number."
-    seen, parts = (
-        {},
-        (
-            "draw",
-            "features",
-            "accuracy",
-            "classifier_accuracy",
-            "bits_per_dim",
-            "judge_for",
-            "fit_classifier",
-        ),
-    )
+    seen = {}
+    parts = {
+        "features": report,
+        "accuracy": report,
+        "classifier_accuracy": report,
+        "bits_per_dim": report,
+        "judge_for": report,
+        "fit_classifier": report,
+        "draw_batches": Run,
+    }
 
-    def spied(name):
-        measured = getattr(report, name)
+    def spied(name, place):
+        measured = getattr(place, name)
 
         def call(*args, **options):
             given = inspect.signature(measured).bind(*args, **options).arguments
             seen.setdefault(name, set()).add(str(given.get("device")))
             return measured(*args, **options)
 
-        monkeypatch.setattr(report, name, call)
+        monkeypatch.setattr(place, name, call)
 
-    for name in parts:
-        spied(name)
+    for name, place in parts.items():
+        spied(name, place)
     train, test = (
         ImageData(data.images[:60], data.labels[:60], levels=17, name="plain")
         for data in digits
