@@ -3,6 +3,7 @@ libraries, but never the package. A page then costs what its own cells cost, not
 seconds of torch, sympy and matplotlib before them."""
 
 import atexit
+import multiprocessing
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ def begin(connection: str, folder: str, arguments: list[str]) -> int:
         return pid
     try:
         os.setsid()  # at its end a kernel sends signals to its whole session
+        multiprocessing.set_start_method(None, force=True)  # a kernel's own default
         os.environ["PYTHONPATH"] = str(ROOT)
         os.chdir(folder)
         sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p) != ROOT / "tests")]
