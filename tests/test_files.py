@@ -1530,11 +1530,13 @@ def damaged(number: int, root: Path) -> str:
                 data.pixels(torch.arange(len(data)))
             except ValueError as problem:
                 assert "cannot be read as an image" in str(problem)
-    assert (
-        all("cannot be read, and they are left out" in str(w.message) for w in caught)
-        and len(caught) <= 1
-    ), (kind, [str(w.message) for w in caught])
-    return "refused" if data is None else "left out" if caught else "read"
+    said = [str(w.message) for w in caught]
+    broken = [w for w in said if "cannot be read, and they are left out" in w]
+    # a flipped bit in a zip may change the ending of a name
+    others = [w for w in said if "files with other endings" in w]
+    assert len(broken) <= 1 and len(others) <= 1, (kind, said)
+    assert len(said) == len(broken) + len(others), (kind, said)
+    return "refused" if data is None else "left out" if said else "read"
 
 
 def all_damaged(numbers, root: Path) -> dict[str, int]:

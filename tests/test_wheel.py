@@ -66,8 +66,13 @@ def outside(target, tmp_path, code: str) -> str:
 
 def test_the_wheel_has_what_it_needs(installed):
     _, files = installed
-    assert {f"ddpm_lit/{name}.py" for name in modules()} | {
+    homes = {f"ddpm_lit/{name.replace('.', '/')}.py" for name in modules()}
+    assert homes | {
         "ddpm_lit/__init__.py",
+        "ddpm_lit/__init__.pyi",
+        "ddpm_lit/command/__init__.py",
+        "ddpm_lit/command/page.html",
+        "ddpm_lit/command/page.css",
         "ddpm_lit/py.typed",
         "ddpm_lit/figures.mplstyle",
     } <= set(files)
