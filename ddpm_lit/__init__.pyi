@@ -96,7 +96,7 @@ from .image_files import (
 from .datasets import (
     load_images as load_images,
 )
-from .generate import (
+from .numbered import (
     numbered_batches as numbered_batches,
     numbered_noise as numbered_noise,
 )

@@ -27,8 +27,8 @@ from .ddim import check_noise_free, ddim_encode
 from .ddpm import Sampler, Step, sample_steps
 from .editing import between, inpaint_steps, stack_steps, trajectory
 from .image_files import load_image
-from .generate import Batch, at_least, conditioned, last_x, numbered_noise
-from .generate import placed
+from .numbered import Batch, at_least, conditioned, last_x, numbered_noise
+from .numbered import placed
 from .storage import atomic_write
 from .runs import Labels, Run, Watch, check_labels
 

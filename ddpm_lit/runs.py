@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .ddim import DDIM
 from .ddpm import Sampler, Step
-from .generate import Batch, at_least, last_x, numbered_batches
+from .numbered import Batch, at_least, last_x, numbered_batches
 from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .schedule import NoiseSchedule
 from .storage import atomic_write, read_json, read_tensors, write_json

@@ -23,7 +23,7 @@ from ddpm_lit.drawing import inpaintings, interpolation, missing, optimized
 from ddpm_lit.drawing import read_image, read_mask, read_settings, sampling_settings
 from ddpm_lit.drawing import save_trajectories, save_trajectories_gif, trajectories
 from ddpm_lit.solvers import DPMSolver
-from ddpm_lit.generate import numbered_noise, placed
+from ddpm_lit.numbered import numbered_noise, placed
 from ddpm_lit.runs import Run, check_labels
 
 

@@ -21,7 +21,7 @@ from ddpm_lit import TrainConfig, Trainer, UNet, UNetConfig, bits_per_dim
 from ddpm_lit import cosine_schedule, evaluate_run, linear_schedule, load_images
 from ddpm_lit import load_pretrained, sample, save_image
 from ddpm_lit.forward import keyed_generator
-from ddpm_lit.generate import numbered_noise
+from ddpm_lit.numbered import numbered_noise
 from ddpm_lit.train import _draw
 from ddpm_lit.unet import Attention, Block, Norm
 
