@@ -52,10 +52,10 @@ class Page:
 
     @property
     def short(self) -> str:
-        "The title without its number, and without what stands behind a colon."
+        "The title without its number."
         if self.notebook == "index.ipynb":
             return "Home"
-        return self.title.removeprefix(self.number).strip().split(": ")[0]
+        return self.title.removeprefix(self.number).strip()
 
 
 @cache

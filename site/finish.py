@@ -92,6 +92,7 @@ def fonts(modules: Path, folder: Path, characters: str) -> None:
 def assets(modules: Path, site: Path, characters: str) -> None:
     "Style, script, fonts and KaTeX's style."
     target = site / "assets"
+    shutil.copytree(ROOT / "nbs" / "images", site / "images", dirs_exist_ok=True)
     shutil.copytree(HERE / "assets", target, dirs_exist_ok=True)
     fonts(modules, target / "fonts", characters)
     katex = target / "katex"
@@ -122,7 +123,8 @@ def finished(
     main = soup.body
     lead = soup.select_one('meta[name="description"]')
     contents, formulas = reshape(main, page, site)
-    words = len(main.get_text(" ").split())
+    prose = (text.get_text(" ") for text in main.select("p, li, td, h2, h3"))
+    words = len(" ".join(prose).split())
     return FRAME.render(
         site=SITE,
         repository=REPOSITORY,
@@ -191,11 +193,10 @@ def finish(site: Path) -> None:
     formulas = spans(found.values())
     known = [(span.get_text(), "display" in span["class"]) for span in formulas]
     distinct = list(dict.fromkeys(known))
-    made = dict(zip(distinct, typeset(distinct)))
+    made = typeset(distinct)
+    places = {formula: i for i, formula in enumerate(distinct)}
     for span, formula in zip(formulas, known):
-        span.clear()
-        span["data-tex"] = formula[0]
-        span.append(BeautifulSoup(made[formula], "html.parser"))
+        span.string = f"\ue000{places[formula]}\ue001"
     today = date.today().isoformat()
     characters = set(map(chr, range(32, 127)))
     for page, soup in found.items():
@@ -203,6 +204,7 @@ def finish(site: Path) -> None:
         for code in soup.select("code"):
             characters |= set(code.get_text())
         text = finished(page, soup, site, picture, today)
+        text = re.sub("\ue000(\\d+)\ue001", lambda m: made[int(m[1])], text)
         (site / page.address).write_text(text, "utf-8")
         folder = site / "notebooks"
         folder.mkdir(exist_ok=True)

@@ -53,33 +53,39 @@ def linked(heading: Tag) -> None:
 def functions(main: Tag, page: Page, site: Path) -> None:
     """An exported function is shown once. nbdev shows heading, signature, docstring and,
     folded, the source, which has all of these: where there is a source, it stays."""
-    for source in main.select("details.code-fold"):
-        summary = source.find("summary")
-        if summary is None or summary.get_text() != "Exported source":
-            continue
-        cell = source.parent
-        block = source.select_one("div.sourceCode")
-        source.replace_with(block)
-        cell["class"] = [*cell.get("class", []), "exported"]
-        module = module_of(page, main)
-        cell.insert(0, label(module))
-        before = cell.find_previous_sibling()
-        while before is not None and before.name != "h3":
-            gone, before = before, before.find_previous_sibling()
-            gone.decompose()
+    for link in main.select("p > a[style]"):
+        if link.get_text() == "source":
+            place = link.parent.find_next("h3")
+            place.insert_after(where(page.module, link["href"]))
+            link.parent.decompose()
+    for fold in main.select("details.code-fold"):
+        summary = fold.find("summary")
+        if summary is not None and summary.get_text() == "Exported source":
+            shown_once(fold)
     for rule in main.select("hr"):
         rule.decompose()
 
 
-def label(module: str) -> Tag:
-    made = tag("p", class_="where")
-    made.append("in the package: ")
-    made.append(tag("code", f"ddpm_lit.{module}"))
-    return made
+def where(module: str, source: str) -> Tag:
+    "Where a function lies, in the line below its name."
+    line = tag("p", "in the package: ", class_="where")
+    line.append(tag("code", f"ddpm_lit.{module}"))
+    line.append(" · ")
+    line.append(tag("a", "source", href=source))
+    return line
 
 
-def module_of(page: Page, main: Tag) -> str:
-    return page.module
+def shown_once(fold: Tag) -> None:
+    "The source of a function, open, in the place of all that repeats parts of it."
+    cell = fold.parent
+    fold.replace_with(fold.select_one("div.sourceCode"))
+    cell["class"] = [*cell.get("class", []), "exported"]
+    before = cell.find_previous_sibling()
+    while before is not None and before.name in ("div", "p", "ul"):
+        gone, before = before, before.find_previous_sibling()
+        if "where" in gone.get("class", []):
+            return
+        gone.decompose()
 
 
 def code(main: Tag, page: Page, site: Path) -> None:
