@@ -310,7 +310,7 @@ def schedule_flags(run: Run) -> ScheduleConfig:
     "The flags that give its schedule. UsageError if none do."
     candidates = []
     with suppress(KeyError, TypeError, ValueError):
-        candidates.append(ScheduleConfig(**run.config["noise"]))
+        candidates.append(ScheduleConfig(**(run.facts.noise or {})))
     candidates += [
         ScheduleConfig(kind, run.schedule.T) for kind in get_args(ScheduleKind)
     ]
