@@ -132,13 +132,16 @@ from .evaluate import (
     digit_report as digit_report,
     nearest_distances as nearest_distances,
 )
-from .features import (
+from .classifier import (
     Classifier as Classifier,
-    Distances as Distances,
     classifier_accuracy as classifier_accuracy,
-    distances as distances,
     fit_classifier as fit_classifier,
     load_classifier as load_classifier,
+)
+from .distances import (
+    Distances as Distances,
+    features as features,
+    set_distances as set_distances,
 )
 from .likelihood import (
     Bound as Bound,

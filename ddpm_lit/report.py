@@ -18,9 +18,10 @@ from .images import ImageData, to_float
 from .ddim import DDIM
 from .drawing import Watch, collect
 from .evaluate import mean_distance, nearest_distances, share_error
-from .features import Classifier, accuracy, classifier_accuracy, distances
-from .features import features, fit_classifier, load_classifier, on_device
-from .features import save_classifier
+from .classifier import Classifier, accuracy, classifier_accuracy
+from .classifier import fit_classifier, load_classifier, on_device
+from .classifier import save_classifier
+from .distances import features, set_distances
 from .likelihood import bits_per_dim
 from .runs import Run
 from .forward import keyed_generator
@@ -234,11 +235,11 @@ def _sets(
     "Both distances from the test images: of samples, and of each choice of real ones."
 
     def seen(data: ImageData) -> Tensor:
-        return features(judge, data.images, data.levels, device=device)
+        return features(judge, data, device=device)
 
     reference = seen(test)
-    found = asdict(distances(seen(samples), reference))
-    floors = [asdict(distances(seen(data), reference)) for data in reals]
+    found = asdict(set_distances(seen(samples), reference))
+    floors = [asdict(set_distances(seen(data), reference)) for data in reals]
     each = {name: [one[name] for one in floors] for name in ("frechet", "kernel")}
     floor = {name: statistics.mean(values) for name, values in each.items()}
     if len(floors) > 1:
