@@ -127,7 +127,7 @@ from .finetune import (
 
 # Quality
 from .evaluate import (
-    DigitJudge as DigitJudge,
+    DigitClassifier as DigitClassifier,
     DigitReport as DigitReport,
     digit_report as digit_report,
     nearest_distances as nearest_distances,
@@ -149,14 +149,18 @@ from .likelihood import (
 )
 
 # Using
-from .drawing import (
-    draw_folder as draw_folder,
+from .generate import (
+    DrawConfig as DrawConfig,
     draw_frames as draw_frames,
+    draw_pixels as draw_pixels,
     encode_decode as encode_decode,
     inpaintings as inpaintings,
     interpolation as interpolation,
     optimized as optimized,
     trajectories as trajectories,
+)
+from .folders import (
+    draw_folder as draw_folder,
 )
 
 # Reports

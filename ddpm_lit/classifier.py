@@ -85,7 +85,7 @@ def fit_classifier(
     outputs = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
     with seeded(seed):
         net = Classifier(data.shape[1], outputs, width)
-    net = net.to(device=device, memory_format=torch.channels_last).train()
+    net = net.to(device).to(memory_format=torch.channels_last).train()
     adam = torch.optim.AdamW(net.parameters(), weight_decay=1e-3, fused=_fused(device))
     steps = epochs * math.ceil(len(data) / batch_size)
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=steps)
@@ -95,7 +95,7 @@ def fit_classifier(
     for x0, target in islice(batches, steps):
         loss = loss_of(net(x0), target)
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         adam.step()
         rate.step()
     return net.cpu().to(memory_format=torch.contiguous_format).eval()
@@ -141,10 +141,10 @@ def _batches(
     pixels, targets = data.images.to(device), targets.to(device)
     draw = keyed_generator(seed, Stream.FEATURES)
     while True:
-        parts = torch.randperm(len(data), generator=draw).split(batch_size)
+        parts = torch.split(torch.randperm(len(data), generator=draw), batch_size)
         moves = [_moves(len(rows), shift, flip, draw) for rows in parts]
         plan = torch.cat([torch.cat(parts)[None], torch.cat(moves, 1)]).to(device)
-        for rows, *move in plan.split(batch_size, 1):
+        for rows, *move in torch.split(plan, batch_size, 1):
             x0 = _moved(to_float(pixels[rows], data.levels), shift, flip, move)
             yield x0.to(device, memory_format=torch.channels_last), targets[rows]
 
@@ -193,7 +193,7 @@ def image_parts(
     "All images as floats, part by part. ValueError for another number of channels."
     allowed = f"have shape (N, {channels}, H, W)"
     require(data.shape[1] == channels, "data", data.shape, allowed)
-    pixels = data.images.split(batch)
+    pixels = torch.split(data.images, batch)
     return (to_float(part.to(device), data.levels) for part in pixels)
 
 # %% ../nbs/5_quality/02_classifier.ipynb #75737c48

@@ -109,5 +109,5 @@ def _metrics(features: int, subset: int, device: torch.device) -> tuple[Any, Any
         warnings.simplefilter("ignore")  # that it keeps all features in memory
         kid = KernelInceptionDistance(as_they_are, subsets=100, subset_size=subset)
         fid = FrechetInceptionDistance(as_they_are)
-    kid, fid = (m.set_dtype(torch.float64).to(device) for m in (kid, fid))
-    return kid, fid
+    wide = torch.float64
+    return kid.set_dtype(wide).to(device), fid.set_dtype(wide).to(device)

@@ -75,7 +75,8 @@ def bits_per_dim(
         x = x0[some].to(device)
         return vlb_terms(there, x, y=some_y, levels=levels, generator=own)
 
-    return _bound([terms(some) for some in watch(torch.arange(len(x0)).split(batch))])
+    rows = torch.split(torch.arange(len(x0)), batch)
+    return _bound([terms(some) for some in watch(rows)])
 
 # %% ../nbs/5_quality/04_likelihood.ipynb #e8ac7502
 def _bound(parts: list[VLBTerms]) -> Bound:
@@ -85,9 +86,9 @@ def _bound(parts: list[VLBTerms]) -> Bound:
         for name in ("prior", "kl", "reconstruction")
     )
     steps = kl.sum(1)
-    means = (x.mean().item() for x in (prior, steps, rest))
+    first, middle, last = (x.mean().item() for x in (prior, steps, rest))
     error = _standard_error(prior + steps + rest)
-    return Bound(len(prior), *means, error, kl.mean(0))
+    return Bound(len(prior), first, middle, last, error, kl.mean(0))
 
 
 def _standard_error(x: Tensor) -> float:
