@@ -24,7 +24,8 @@ from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, predictions, save_classifier
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import checkpoints, load_weights, read_log
+from ddpm_lit.runs import checkpoints, read_log
+from ddpm_lit.unet import load_weights
 from ddpm_lit.storage import read_tensors
 
 TOLD = ("Smiling", "Eyeglasses", "Male")

@@ -26,7 +26,8 @@ from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.features import accuracy, features, save_classifier
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import load_weights, read_checkpoint, read_log
+from ddpm_lit.runs import read_checkpoint, read_log
+from ddpm_lit.unet import load_weights
 from ddpm_lit.storage import read_tensors
 from ddpm_lit.storage import write_tensors
 from ddpm_lit.train import keyed_generator

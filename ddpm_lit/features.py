@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .images import ImageData, to_float
 from .evaluate import as_float64
-from .runs import load_weights
+from .unet import load_weights
 from .storage import read_json, read_tensors, write_json
 from .storage import write_tensors
 from .forward import keyed_generator

@@ -35,11 +35,11 @@ from .numbered import default_device
 from .prediction import EPS, PARAMETERIZATIONS, Parameterization
 from .prediction import ddpm_loss, min_snr_weight
 from .runs import Checkpoint, Labels, Run, RunFacts, append_log
-from .runs import checkpoint_path, load_weights, read_checkpoint, trim_log
+from .runs import checkpoint_path, read_checkpoint, trim_log
 from .runs import write_checkpoint
 from .schedule import NoiseSchedule, at_least_float32
 from .storage import require
-from .unet import UNet
+from .unet import UNet, load_weights
 
 # %% ../nbs/4_training/04_training.ipynb #cdd96cfc
 def learning_rate(
