@@ -25,7 +25,8 @@ from .ddpm import Sampler, Step
 from .numbered import Batch, at_least, last_x, numbered_batches
 from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .schedule import NoiseSchedule
-from .storage import atomic_write, read_json, read_tensors, require
+from .refusals import require
+from .storage import atomic_write, read_json, read_tensors
 from .storage import _unwritable, write_json, write_tensors
 from .unet import UNet, empty_network, load_weights
 

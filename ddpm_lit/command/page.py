@@ -27,7 +27,7 @@ from ..images import grid, save_gif, save_image
 from ..storage import atomic_write, read_json
 from ..ddim import DDIM
 from ..ddpm import DDPM
-from ..drawing import collect, draw_frames, floats
+from ..generate import DrawConfig, draw_frames, draw_pixels
 from ..runs import Labels, Run, read_log
 
 # %% ../../nbs/7_command/05_run_page.ipynb #afc87cc6
@@ -137,11 +137,12 @@ def show(
     labels: Labels = None,  # as in draw
     device: torch.device | str = "cpu",  # where to compute
     ddim: int = 64,  # how many images to draw by DDIM, at least 64
-) -> Tensor:  # (ddim, C, H, W) those images
+) -> Tensor:  # (ddim, C, H, W) uint8, those images
     "Leave samples_ddpm.png, samples.gif and samples_ddim.png in `folder`."
     ddpm = DDPM(steps=min(250, run.schedule.T))
     with watching("drawing by DDPM", ddpm.steps) as watched:
-        frames = draw_frames(run, ddpm, labels=labels, device=device, watch=watched)
+        how = DrawConfig(ddpm, labels=labels, device=device, watch=watched)
+        frames = draw_frames(run, how)
     save_gif(frames, folder / "samples.gif")
     save_below(real[:8], frames[-1], folder / "samples_ddpm.png")
     return show_ddim(run, folder, real, labels, device, ddim, 50)
@@ -155,20 +156,20 @@ def show_ddim(
     device: torch.device | str = "cpu",
     ddim: int = 64,
     steps: int = 10,  # of DDIM
-) -> Tensor:  # (ddim, C, H, W)
+) -> Tensor:  # (ddim, C, H, W) uint8
     "Leave samples_ddim.png in `folder`."
     sampler = DDIM(min(steps, run.schedule.T))
     total = sampler.steps * math.ceil(ddim / 250)
     with watching("drawing by DDIM", total) as watched:
-        options = dict(batch=250, labels=labels, device=device, watch=watched)
-        images = floats(collect(run.draw_batches(ddim, sampler, **options)))
+        how = dict(labels=labels, batch=250, device=device, watch=watched)
+        images = draw_pixels(run, DrawConfig(sampler, **how), ddim)
     save_below(real[:8], images[:64], folder / "samples_ddim.png")
     return images
 
 # %% ../../nbs/7_command/05_run_page.ipynb #9f539346
 def save_below(
     real: Tensor,  # (up to 8, C, H, W) in [-1, 1]
-    samples: Tensor,  # (N, C, H, W) in [-1, 1]
+    samples: Tensor,  # (N, C, H, W) uint8, or in [-1, 1]
     path: Path,
 ) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
@@ -179,7 +180,7 @@ def save_below(
     band = np.full((16, below.shape[1], 3), 255, np.uint8)
     band[7:9] = 0
     stacked = torch.from_numpy(np.concatenate([top, band, below])).permute(2, 0, 1)
-    save_image(stacked / 127.5 - 1, path)
+    save_image(stacked, path)
 
 # %% ../../nbs/7_command/05_run_page.ipynb #b2908fb6
 def save_loss(folder: Path) -> None:
