@@ -277,7 +277,8 @@ def _known_contexts(dim: int, contexts: Any) -> tuple[tuple[float, ...], ...]:
     if not (isinstance(rows, list) and rows and isinstance(rows[0], list)):
         rows = [contexts]
     for row in rows:
-        fine = isinstance(row, list) and len(row) == dim and all(map(math.isfinite, row))
+        fine = isinstance(row, list) and len(row) == dim
+        fine = fine and all(map(math.isfinite, row))
         require(fine, "labels", row, f"be contexts of {dim} finite numbers each")
     return tuple(tuple(map(float, row)) for row in rows)
 
@@ -311,14 +312,15 @@ def load_pretrained(
     ValueError, in a sentence, if there is none or its files are damaged or do not fit
     together."""
     folder = _run_folder(name_or_run)
-    config, table = (read_json(folder / f"{name}.json") for name in ("config", "schedule"))
+    config = read_json(folder / "config.json")
+    table = read_json(folder / "schedule.json")
     path = folder / "weights.safetensors"
     weights, _ = read_tensors(path)
     try:
         run = _empty_run(config, table, len(weights), folder / "config.json")
     except KeyError as problem:
-        message = f"{folder} is no run that can be read: {problem} is missing or unknown"
-        raise ValueError(message) from None
+        message = f"{problem} is missing or unknown"
+        raise ValueError(f"{folder} is no run that can be read: {message}") from None
     except (TypeError, ValueError, RuntimeError, OverflowError) as problem:
         raise ValueError(f"{folder} is no run that can be read: {problem}") from None
     if len(weights.get("conv_out.bias", ())) == 2 * run.shape[0]:
@@ -465,8 +467,7 @@ def append_log(
 
 
 def _finite(value: float) -> float | None:
-    """In fp16 a gradient may overflow, and its step is left out. (A loss that is not
-    finite stops the run.)"""
+    "None for a gradient that overflowed in fp16; its step is left out."
     return value if math.isfinite(value) else None
 
 # %% ../nbs/4_training/03_runs.ipynb #8cfc7cb9
