@@ -240,7 +240,7 @@ def fit(
         trainer.fit(
             folder,
             facts,
-            watch=lambda passed: watch(passed, "training", steps, trainer.step, note, mine),
+            watch=lambda them: watch(them, "training", steps, trainer.step, note, mine),
             stop=lambda: any_signal(noted, trainer) > 0,
             on_record=follow,
             on_samples=lambda images, step: others.images("samples", images, step),
