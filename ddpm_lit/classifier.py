@@ -122,7 +122,7 @@ def _fused(device: torch.device | str) -> bool | None:
 def seeded(
     seed: int,  # at least 0
 ) -> Iterator[None]:
-    "In this block torch's own random numbers depend on `seed`; outside nothing changes."
+    "In this block torch's own random numbers are those of the seed; then as before."
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

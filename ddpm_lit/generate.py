@@ -235,8 +235,8 @@ class Encoded:
     x0: Tensor  # (B, C, H, W) the images
     xT: Tensor  # (B, C, H, W) the noise that leads to them
     decoded: Tensor  # (B, C, H, W) what it leads to
-    # (B,) float64 mean squared error of what is decoded, on a scale from 0 for black to 1 for
-    # white
+    # (B,) float64 mean squared error of what is decoded, on a scale from 0 for black to
+    # 1 for white
     error: Tensor
 
 # %% ../nbs/6_using/01_generating.ipynb #812d22c5

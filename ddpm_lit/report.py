@@ -350,8 +350,8 @@ def _label_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((name, f"{near['mean']:.2f}", f"{near['mean_real']:.2f}"))
     if cas := found.get("score"):
         name = f"classifier trained on them, {cas['epochs']} epochs"
-        learned, real = (share_text(cas[k], cas["test"], 4) for k in ("samples", "real"))
-        rows.append((name, learned, real))
+        learned = share_text(cas["samples"], cas["test"], 4)
+        rows.append((name, learned, share_text(cas["real"], cas["test"], 4)))
     return rows
 
 
