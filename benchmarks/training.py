@@ -76,7 +76,7 @@ from ddpm_lit import (
 )
 from ddpm_lit.images import to_float
 from ddpm_lit.train import auto_precision
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 BATCH = {
     "cpu": {"mnist": 64, "cifar10": 8},
@@ -125,7 +125,7 @@ class Task:
             if not p.any():
                 nn.init.normal_(p, std=0.02)
         with tempfile.TemporaryDirectory() as folder:
-            to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1), {}), folder)
+            to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1)), folder)
             options = dict(local_files_only=True)
             theirs = diffusers.UNet2DModel.from_pretrained(f"{folder}/unet", **options)
         return ours, theirs

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .forward import Stream, keyed_generator
-from .storage import read_json, read_tensors, require, write_json
+from .refusals import require
+from .storage import read_json, read_tensors, write_json
 from .storage import write_tensors
 from .images import ImageData, to_float
 from .numbered import at_least

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .storage import require
+from .refusals import require
 from .images import ImageData
 from .evaluate import as_float64
 from .classifier import image_parts, on_device, seeded

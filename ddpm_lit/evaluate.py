@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .storage import require
+from .refusals import require
 from .images import ImageData, to_float
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #27df4c4e

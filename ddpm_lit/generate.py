@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .ddpm import Sampler, Step
 from .ddim import DDIM, check_noise_free, ddim_encode
 from .editing import between, inpaint_steps, stack_steps, trajectory
-from .storage import require
+from .refusals import require
 from .images import check_range, save_gif, save_grid, to_float, to_uint8
 from .image_files import load_image
 from .numbered import Batch, at_least, last_x, placed

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .forward import Stream, keyed_generator
-from .storage import require
+from .refusals import require
 from .images import ImageData, to_uint8
 from .runs import Run
 from .evaluate import mean_distance, nearest_distances, plus_minus

@@ -15,9 +15,10 @@ from ddpm_lit.prediction import V
 from ddpm_lit.generate import DrawConfig
 from ddpm_lit.report import FLOORS, Inception, classifier_for, evaluate_run
 from ddpm_lit.report import labels_like, sampled, table
-from ddpm_lit.runs import Run, load_pretrained
+from ddpm_lit.runs import Run, RunFacts, load_pretrained
 from ddpm_lit.schedule import cosine_schedule
-from ddpm_lit.unet import UNet, UNetConfig
+from ddpm_lit.configs import TrainConfig, UNetConfig
+from ddpm_lit.unet import UNet
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def small_run(**known):
         cosine_schedule(20),
         V,
         (-1, 1),
-        {"train": {"label_drop": 0.1}},
+        RunFacts(train=TrainConfig()),
     )
 
 
