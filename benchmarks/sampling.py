@@ -36,7 +36,7 @@ from workers import held, serve, shared_words, started
 
 from ddpm_lit import DDIM, DDPM, Denoiser, EPS, Parameterization, Run, UNet, UNetConfig
 from ddpm_lit import V, draw_noise, linear_schedule, sample, to_diffusers
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 # Small, so that a thousand steps can be repeated on a CPU.
 SMALL = UNetConfig(32, 3, 16, (1, 2, 2), 1, (8,), dropout=0.0)

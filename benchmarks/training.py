@@ -75,7 +75,7 @@ from ddpm_lit import (
     to_diffusers,
 )
 from ddpm_lit.train import auto_precision
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 BATCH = {
     "cpu": {"mnist": 64, "cifar10": 8},

@@ -102,16 +102,18 @@ from .numbered import (
 )
 
 # Training
+from .configs import (
+    TrainConfig as TrainConfig,
+    UNetConfig as UNetConfig,
+)
 from .unet import (
     UNet as UNet,
-    UNetConfig as UNetConfig,
 )
 from .runs import (
     Run as Run,
     load_pretrained as load_pretrained,
 )
 from .train import (
-    TrainConfig as TrainConfig,
     Trainer as Trainer,
     TrainRecord as TrainRecord,
 )

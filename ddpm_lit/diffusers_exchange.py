@@ -21,7 +21,8 @@ from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from .schedule import scaled_linear_schedule, zero_terminal_snr
 from .storage import read_json, read_tensors, require, write_json, write_tensors
-from .unet import UNet, UNetConfig
+from .configs import UNetConfig
+from .unet import UNet
 
 # %% ../nbs/4_training/05_diffusers.ipynb #b3717962
 def _names(c: UNetConfig) -> Iterator[tuple[str, tuple[str, ...]]]:

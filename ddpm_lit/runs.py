@@ -25,7 +25,8 @@ from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .schedule import NoiseSchedule
 from .storage import atomic_write, read_json, read_tensors, write_json
 from .storage import write_tensors
-from .unet import UNet, UNetConfig
+from .configs import UNetConfig
+from .unet import UNet
 
 # %% ../nbs/4_training/03_runs.ipynb #63ea4cef
 def load_weights(

@@ -35,7 +35,7 @@ from ddpm_lit.datasets import NAMED_DATA
 from ddpm_lit.runs import read_log
 from ddpm_lit.storage import read_tensors
 from ddpm_lit.train import Trainer
-from ddpm_lit.unet import PRESETS as NETWORKS
+from ddpm_lit.configs import PRESETS as NETWORKS
 
 TINY = (
     "--T 20 --channels 8 --multipliers 1 --attention --blocks 1 --steps 6 --batch-size "

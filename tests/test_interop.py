@@ -14,7 +14,7 @@ from ddpm_lit import cosine_schedule, from_diffusers, linear_schedule, sample
 from ddpm_lit import sampler_from_diffusers, to_diffusers, zero_terminal_snr
 from ddpm_lit.diffusers_exchange import _ours, _shape
 from ddpm_lit.runs import Run
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.utils.logging.disable_progress_bar()

@@ -16,7 +16,8 @@ from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_l
 from ddpm_lit.report import sampled, table
 from ddpm_lit.runs import Run, load_pretrained
 from ddpm_lit.schedule import cosine_schedule
-from ddpm_lit.unet import UNet, UNetConfig
+from ddpm_lit.configs import UNetConfig
+from ddpm_lit.unet import UNet
 
 
 @pytest.fixture(scope="module")

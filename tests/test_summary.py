@@ -29,7 +29,7 @@ from ddpm_lit.command.page import average_width, averaged, column, glimpse, run_
 from ddpm_lit.command.page import save_loss, show
 from ddpm_lit.command.progress import Trackers, progress, trackers, watch
 from ddpm_lit.runs import Run, append_log, read_log
-from ddpm_lit.train import TrainConfig
+from ddpm_lit.configs import TrainConfig
 
 VOID = {"meta", "img"}
 ENV = os.environ | {

@@ -48,8 +48,10 @@ from ..schedule import NoiseSchedule
 from ..datasets import NAMED_DATA, load_images
 from ..finetune import start_from
 from ..storage import atomic_write, write_json
-from ..train import Trainer, TrainConfig, processes
-from ..unet import UNet, UNetConfig
+from ..configs import TrainConfig
+from ..train import Trainer, processes
+from ..configs import UNetConfig
+from ..unet import UNet
 
 # %% ../../nbs/7_command/06_commands.ipynb #82b685b6
 def new_run(
