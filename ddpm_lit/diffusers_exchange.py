@@ -20,7 +20,8 @@ from .prediction import EPS, V, X0, Clip, DynamicThreshold, Parameterization
 from .runs import Run
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from .schedule import scaled_linear_schedule, zero_terminal_snr
-from .storage import read_json, read_tensors, require, write_json, write_tensors
+from .refusals import require
+from .storage import read_json, read_tensors, write_json, write_tensors
 from .configs import UNetConfig
 from .unet import UNet
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .diffusers_exchange import from_diffusers
 from .runs import Run, load_pretrained
-from .storage import require
+from .refusals import require
 from .configs import UNetConfig
 from .unet import UNet
 
