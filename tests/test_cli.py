@@ -29,7 +29,7 @@ from PIL import Image
 from ddpm_lit.command import commands
 from ddpm_lit.command.flags import Sample, parse
 from ddpm_lit.command.main import COMMANDS, main, read_words
-from ddpm_lit.command.recipes import FITTING, PRESETS, ScheduleConfig, parse_train
+from ddpm_lit.command.recipes import FITTING, PRESETS, ScheduleConfig, read_train
 from ddpm_lit.command.terminal import explain
 from ddpm_lit.datasets import NAMED_DATA
 from ddpm_lit.runs import read_log
@@ -888,7 +888,7 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
         ["--lr", "0.5", "mnist"],
         ["--out", "digits", "--lr", "0.5", "mnist"],
     ):
-        args = parse_train(argv)
+        args = read_train(argv)
         assert (args.data, args.train.lr, args.unet, args.noise) == (
             "mnist",
             0.5,
@@ -896,13 +896,13 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
             PRESETS["mnist"].noise,
         )
     # no level of the digits' network has 7 pixels
-    assert parse_train(
+    assert read_train(
         ["--out", "digits", "mnist", "--attention", "7"]
     ).unet.attention == (7,)
-    assert parse_train(["some/folder"]).unet.in_channels == 3
+    assert read_train(["some/folder"]).unet.in_channels == 3
     assert (
-        str(parse_train(["mnist", "--data", "x"]).data_dir)
-        == str(parse_train(["mnist", "--data-dir", "x"]).data_dir)
+        str(read_train(["mnist", "--data", "x"]).data_dir)
+        == str(read_train(["mnist", "--data-dir", "x"]).data_dir)
         == "x"
     )
 
@@ -926,7 +926,7 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
     ],
 )
 def test_each_data_set_has_its_preset(line, name):
-    args, preset = parse_train(line.split()), PRESETS[name]
+    args, preset = read_train(line.split()), PRESETS[name]
     assert (args.unet, args.train, args.noise, args.param) == (
         preset.unet,
         preset.train,

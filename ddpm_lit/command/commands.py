@@ -48,10 +48,8 @@ from ..schedule import NoiseSchedule
 from ..datasets import NAMED_DATA, load_images
 from ..finetune import start_from
 from ..storage import atomic_write, write_json
-from ..configs import TrainConfig
-from ..train import Trainer, processes
-from ..configs import UNetConfig
-from ..unet import UNet
+from ..train import Trainer, TrainConfig, processes
+from ..unet import UNet, UNetConfig
 
 # %% ../../nbs/7_command/06_commands.ipynb #82b685b6
 def new_run(
@@ -468,6 +466,8 @@ def train_command(args: Train) -> None:
     "`ddpm-lit train`: load, train, and leave a run folder."
     need_packages()
     here, unet = processes(), with_attributes(args)
+    with usage():
+        args.noise.build()  # refused before the data are read
     given = args.data, args.data_dir, unet, args.attributes, args.train.crop
     data = main_first(here, lambda: load_data(*given))
     check_classes(data, unet)
