@@ -124,7 +124,7 @@ class Task:
             if not p.any():
                 nn.init.normal_(p, std=0.02)
         with tempfile.TemporaryDirectory() as folder:
-            to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1), {}), folder)
+            to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1)), folder)
             options = dict(local_files_only=True)
             theirs = diffusers.UNet2DModel.from_pretrained(f"{folder}/unet", **options)
         return ours, theirs

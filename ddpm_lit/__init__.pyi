@@ -111,6 +111,7 @@ from .unet import (
 )
 from .runs import (
     Run as Run,
+    RunFacts as RunFacts,
     load_pretrained as load_pretrained,
 )
 from .train import (

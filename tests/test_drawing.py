@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit import DDIM, DDPM, EPS, UNet, UNetConfig, V, cosine_schedule, ddim_encode
+from ddpm_lit import DDIM, DDPM, EPS, RunFacts, TrainConfig, UNet, UNetConfig, V, cosine_schedule, ddim_encode
 from ddpm_lit import linear_schedule, load_images, sample, sample_steps, save_image
 from ddpm_lit.drawing import claim, collect, draw_folder
 from ddpm_lit.drawing import draw_frames, encode_decode, fingerprint, floats
@@ -49,7 +49,7 @@ def made(
         cosine_schedule(T),
         V,
         clip,
-        {} if drop is None else {"train": {"label_drop": drop}},
+        RunFacts(train=None if drop is None else TrainConfig(label_drop=drop)),
     )
 
 
@@ -170,7 +170,6 @@ def test_collected_images_take_a_byte_each():
         (TEN, None, 2.0, "guidance 1 2"),
         (TEN, 3, float("nan"), "guidance finite"),
         (made(10, drop=0), None, 1.0, "labels label_drop"),
-        (made(10, drop=None), None, 1.0, "labels label_drop"),
         (made(10, drop=0), 3, 2.0, "guidance 1 label_drop 2"),
         (made(context_dim=4, drop=0), None, 1.0, "labels label_drop"),
     ],
@@ -196,6 +195,9 @@ def test_labels_that_are_taken():
         and check_labels(TEN, range(3), 2.0) == (0, 1, 2)
         and check_labels(made(10, drop=0), [4], 1.0) == (4,)
     )
+    unknown = made(10, drop=None)  # is not "never dropped"
+    assert unknown.null_trained is None and check_labels(unknown, None) is None
+    assert check_labels(unknown, 3, 2.0) == (3,)
     for run in (PLAIN, TEN, made(context_dim=4)):
         assert levels(run.draw_batches(2, DDIM(2))).shape == (2, 1, 8, 8)
 
@@ -707,7 +709,7 @@ def test_files_of_pictures_and_masks(tmp_path):
 
 
 def test_other_parameterizations_and_no_clipping():
-    run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None, {})
+    run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None)
     assert (
         largest(
             collect(run.draw_batches(4, DDIM(5), batch=3)),
@@ -831,7 +833,7 @@ def test_the_network_of_the_caller_stays_as_it_is():
     assert [p.stride() for p in run.model.parameters()] == strides
     there = placed(run, "cpu")
     assert there.model is not run.model and placed(there, "cpu") is there
-    assert type(there) is Run and there.config is run.config
+    assert type(there) is Run and there.facts is run.facts
 
 
 @pytest.mark.slow

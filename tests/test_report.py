@@ -14,9 +14,9 @@ from ddpm_lit.datasets import load_images
 from ddpm_lit.prediction import V
 from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import Run, load_pretrained
+from ddpm_lit.runs import Run, RunFacts, load_pretrained
 from ddpm_lit.schedule import cosine_schedule
-from ddpm_lit.configs import UNetConfig
+from ddpm_lit.configs import TrainConfig, UNetConfig
 from ddpm_lit.unet import UNet
 
 
@@ -47,7 +47,7 @@ def small_run(**known):
         cosine_schedule(20),
         V,
         (-1, 1),
-        {"train": {"label_drop": 0.1}},
+        RunFacts(train=TrainConfig()),
     )
 
 

@@ -19,7 +19,7 @@ import shutil
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,7 +43,8 @@ from ..drawing import save_trajectories_gif, trajectories
 from ..image_files import ImageFiles
 from ..prediction import PARAMETERIZATIONS
 from ..report import evaluate_run, judge_for, table
-from ..runs import Labels, Run, append_log, check_labels, load_pretrained
+from ..runs import Labels, Run, RunFacts, append_log, check_labels
+from ..runs import load_pretrained
 from ..schedule import NoiseSchedule
 from ..datasets import NAMED_DATA, load_images
 from ..finetune import start_from
@@ -217,12 +218,12 @@ def any_signal(noted: list[int], trainer: Trainer) -> int:
     return int(flag)
 
 # %% ../../nbs/7_command/06_commands.ipynb #abdf9c32
-def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
+def checkpoint(trainer: Trainer, folder: Path, facts: RunFacts) -> None:
     "Save the state of the training and, from the main process, the run."
     with writing(folder):
         trainer.save(folder)
         if trainer.here.is_main_process:
-            model, now = trainer.ema_model(), facts | {"step": trainer.step}
+            model, now = trainer.ema_model(), replace(facts, step=trainer.step)
             parts = trainer.schedule, trainer.param, (-1, 1)
             Run(model, *parts, now).save(folder)
 
@@ -230,7 +231,7 @@ def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
 def fit(
     trainer: Trainer,
     folder: Path,
-    facts: dict,  # for config.json
+    facts: RunFacts,  # for config.json
     others: Trackers = Trackers(),
     labels: Labels = None,  # as in draw, for the samples on the way
 ) -> None:
@@ -277,7 +278,7 @@ def _glimpse_now(
 ) -> None:
     "64 samples of the model as it is now."
     parts = trainer.schedule, trainer.param, (-1, 1)
-    run = Run(trainer.ema_model(), *parts, {"train": asdict(trainer.config)})
+    run = Run(trainer.ema_model(), *parts, RunFacts(train=trainer.config))
     with writing(folder):
         images = glimpse(run, folder, trainer.step, labels, trainer.device)
     others.images("samples", images, trainer.step)
@@ -370,19 +371,19 @@ def _digits_report(
 def train_on(
     trainer: Trainer,
     folder: Path,
-    facts: dict,
+    facts: RunFacts,
     data: ImageData | ImageFiles,
     others: Trackers,
 ) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     unet, mine = trainer.model.config, trainer.here.is_main_process
-    where = facts["data"], facts["data_dir"]
+    where = facts.data, facts.data_dir
     test = held_out_digits(*where, unet, trainer.config.crop)
     labels = shown_labels(data, unet)
     try:
         fit(trainer, folder, facts, others, labels)
         if mine:
-            finish(trainer, folder, data, test, labels, facts["final"])
+            finish(trainer, folder, data, test, labels, facts.final)
     except BaseException as stop:
         if mine:
             with suppress(OSError):
@@ -420,20 +421,20 @@ def _made_with(trainer: Trainer) -> dict:
 
 def _facts_of(
     args: Train, data: ImageData | ImageFiles, unet: UNetConfig, trainer: Trainer
-) -> dict:
+) -> RunFacts:
     "What config.json will say beside the model."
     where = args.data
     if where not in NAMED_DATA:
         where = str(Path(where).expanduser().resolve())
     named = unet.num_classes and data.contexts is None
-    return dict(
+    return RunFacts(
         data=where,
         data_dir=args.data_dir and str(args.data_dir.resolve()),
-        attributes=list(args.attributes),
-        classes=list(data.names) if named else [],
+        attributes=args.attributes,
+        classes=tuple(data.names) if named else (),
         start=args.start,
         final=args.final,
-        train=asdict(args.train),
+        train=args.train,
         noise=asdict(args.noise),
         made=_made_with(trainer),
     )
@@ -452,11 +453,11 @@ def _first_model(args: Train, unet: UNetConfig) -> tuple[UNet, NoiseSchedule]:
 
 
 def _followed(
-    trainer: Trainer, track: tuple[str, ...], folder: Path, facts: dict
+    trainer: Trainer, track: tuple[str, ...], folder: Path, facts: RunFacts
 ) -> Trackers:
     "The trackers, of the main process alone. UsageError if one does not start."
     started = [Trackers()]
-    start = lambda: started.insert(0, trackers(track, folder, facts, trainer.step))
+    start = lambda: started.insert(0, trackers(track, folder, asdict(facts), trainer.step))
     with usage():
         by_main(trainer.here, start)
     return started[0]
@@ -487,57 +488,29 @@ def train_command(args: Train) -> None:
     train_on(trainer, folder, facts, data, others)
 
 # %% ../../nbs/7_command/06_commands.ipynb #9160f38a
-_KINDS = {
-    "data": str,
-    "data_dir": (str, type(None)),
-    "attributes": list,
-    "classes": list,
-    "train": dict,
-}
-
-
-def training_facts(folder: Path, config: dict) -> dict:
-    """What config.json says about the training. ValueError if it says nothing, or what
-    cannot be."""
-    if "train" not in config:
+def training_facts(folder: Path, run: Run) -> tuple[RunFacts, TrainConfig, str]:
+    "Its facts, its training and its data. ValueError if it has none to go on with."
+    facts = run.facts
+    if facts.train is None or facts.data is None:
         raise ValueError(
             f"{folder} was not made by ddpm-lit train and holds no training to resume"
         )
-    path = folder / "config.json"
-    facts = {name: config[name] for name in ("noise", "start") if name in config}
-    final = config.get("final")
-    facts["final"] = final if final in ("full", "fast", "none") else "auto"
-    for name, kind in _KINDS.items():
-        facts[name] = config.get(name, [] if kind is list else None)
-        if not isinstance(facts[name], kind):
-            raise ValueError(
-                f"{path} must hold {name} as ddpm-lit train writes it, got "
-                f"{str(facts[name])[:100]}"
-            )
-    if not all(isinstance(name, str) for name in facts["attributes"]):
-        raise ValueError(f"{path} must hold attributes as a list of names")
-    try:
-        TrainConfig(**facts["train"])
-    except (TypeError, ValueError) as problem:
-        message = f"{path} holds no training that can be resumed: {problem}"
-        raise ValueError(message) from None
-    return facts
+    return facts, facts.train, facts.data
 
 # %% ../../nbs/7_command/06_commands.ipynb #b863a03f
 def resume_command(args: Resume) -> None:
     "`ddpm-lit resume`: continue from the last checkpoint."
     need_packages()
     folder, run, here = Path(args.run), find_model(args.run), processes()
-    facts, unet = training_facts(folder, run.config), run.model.config
-    if args.data_dir:
-        facts["data_dir"] = str(args.data_dir.resolve())
-    facts["final"] = args.final or facts["final"]
+    facts, trained, name = training_facts(folder, run)
+    unet = run.model.config
+    where = str(args.data_dir.resolve()) if args.data_dir else facts.data_dir
     changed = {"steps": args.steps, "workers": args.workers}
     changed = {name: value for name, value in changed.items() if value is not None}
     with usage():
-        config = replace(TrainConfig(**facts["train"]), **changed)
-    where, attributes = (facts["data"], facts["data_dir"]), tuple(facts["attributes"])
-    data = main_first(here, lambda: load_data(*where, unet, attributes, config.crop))
+        config = replace(trained, **changed)
+    wanted = name, where, unet, facts.attributes, config.crop
+    data = main_first(here, lambda: load_data(*wanted))
     given = folder, UNet(unet), run.schedule, data, config
     options = dict(param=run.param, device=args.common.torch_device)
     trainer = Trainer.restore(*given, **options)
@@ -546,21 +519,15 @@ def resume_command(args: Resume) -> None:
             f"--steps must be at least the {trainer.step} that are done, got "
             f"{config.steps}"
         )
-    facts |= dict(train=asdict(config), made=_made_with(trainer))
+    told = dict(data_dir=where, final=args.final or facts.final, train=config)
+    facts = replace(facts, made=_made_with(trainer), **told)
     others = _followed(trainer, args.track, folder, facts)
     train_on(trainer, folder, facts, data, others)
 
 # %% ../../nbs/7_command/06_commands.ipynb #9603308f
-def _names_in(run: Run, name: str) -> list[str]:
-    "The names that the run's config.json has under `name`, if it has any."
-    known = run.config.get(name)
-    good = isinstance(known, list) and all(isinstance(word, str) for word in known)
-    return known if good else []
-
-
 def class_number(
     word: str,
-    known: list[str],  # the names of the classes, if they have any
+    known: Sequence[str],  # the names of the classes, if they have any
 ) -> int:
     "A class by its name, or else by its number."
     if word in known:
@@ -577,7 +544,7 @@ def class_number(
 # %% ../../nbs/7_command/06_commands.ipynb #eee2b880
 def attribute_values(
     words: tuple[str, ...],  # such as Smiling=1 Eyeglasses
-    known: list[str],  # the attributes of the run
+    known: Sequence[str],  # the attributes of the run
 ) -> list[float]:
     "One number for each attribute that is known."
     if not words:
@@ -604,7 +571,7 @@ def attribute_values(
 # %% ../../nbs/7_command/06_commands.ipynb #e51ef8b6
 def requested_labels(args: Sample, run: Run) -> tuple | None:
     "The classes or attributes to draw. ValueError for what the run does not have."
-    attributes = _names_in(run, "attributes") if run.model.config.context_dim else []
+    attributes = run.facts.attributes if run.model.config.context_dim else ()
     classes = run.model.config.num_classes
     if args.labels and attributes:
         raise ValueError(
@@ -616,7 +583,7 @@ def requested_labels(args: Sample, run: Run) -> tuple | None:
             "--attributes is for a model trained with --attributes, and this one was "
             "not"
         )
-    known = _names_in(run, "classes")
+    known = run.facts.classes
     labels = [class_number(word, known) for word in args.labels or ()] or None
     if labels is None and classes and args.mode in ("grid", "separate", "trajectory"):
         labels = range(classes)
@@ -755,29 +722,30 @@ def _sample_folder(
 
 # %% ../../nbs/7_command/06_commands.ipynb #61f75d6b
 def _measured_on(
-    args: Evaluate, facts: dict, unet: UNetConfig
+    args: Evaluate, run: Run
 ) -> tuple[ImageData, ImageData | None]:
     "Training images in memory, and held-out ones where the data have such."
-    where = facts["data"], args.data_dir or facts["data_dir"]
-    options = dict(attributes=tuple(facts["attributes"]), stream=False)
+    facts, _, name = training_facts(Path(args.run), run)
+    where, unet = args.data_dir or facts.data_dir, run.model.config
+    options = dict(attributes=facts.attributes, stream=False)
     load = lambda split: load_images(
-        *where, unet.image_size, unet.in_channels, split, **options
+        name, where, unet.image_size, unet.in_channels, split, **options
     )
     with usage():
-        return load("train"), load("test") if facts["data"] in NAMED_DATA else None
+        return load("train"), load("test") if name in NAMED_DATA else None
 
 # %% ../../nbs/7_command/06_commands.ipynb #1232e11d
 def evaluate_command(args: Evaluate) -> None:
     "`ddpm-lit evaluate`: measure, print a table and leave the figures as JSON."
     run, folder = find_model(args.run), Path(args.run)
     own = folder if folder.is_dir() else None
-    facts = training_facts(folder, run.config)
+    training_facts(folder, run)  # refuses what was not trained here
     with usage():
         sampler = args.build(run.schedule.T)
         calls = len(sampler.pairs(run.schedule))
     path = args.out or free_name(own or Path("."), "evaluation", ".json")
     path = new_file(path)
-    train, test = _measured_on(args, facts, run.model.config)
+    train, test = _measured_on(args, run)
     with usage(name_or_folder="--judge"):
         judge = judge_for(train, own, args.judge)
     run = optimized(run, args.precision, args.compile, args.common.torch_device)

@@ -233,7 +233,7 @@ def schedule_flags(run: "Run") -> ScheduleConfig:
     "The flags that give its schedule. UsageError if none do."
     candidates = []
     with suppress(KeyError, TypeError, ValueError):
-        candidates.append(ScheduleConfig(**run.config["noise"]))
+        candidates.append(ScheduleConfig(**(run.facts.noise or {})))
     T = run.schedule.T
     candidates += [ScheduleConfig(kind, T) for kind in get_args(ScheduleKind)]
     for config in candidates:
