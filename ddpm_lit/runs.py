@@ -25,7 +25,8 @@ from .ddpm import Sampler, Step
 from .numbered import Batch, at_least, last_x, numbered_batches
 from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .schedule import NoiseSchedule
-from .storage import atomic_write, read_json, read_tensors, require
+from .refusals import require
+from .storage import atomic_write, read_json, read_tensors
 from .storage import write_json, write_tensors
 from .unet import UNet
 
@@ -286,7 +287,7 @@ def _known_classes(classes: int | None, asked: Any) -> tuple[int, ...]:
     if classes is None:
         raise ValueError(
             "labels must be left out for a model trained without classes "
-            f"(num_classes, --num-classes), got {', '.join(map(str, labels))}"
+            f"(num_classes), got {', '.join(map(str, labels))}"
         )
     require(len(labels) > 0, "labels", "none", "be one or more classes")
     for label in labels:

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Switch', 'HELP', 'MARKS', 'T', 'SEEDS', 'Tracker', 'TRACKERS', 'Final', 'Place', 'Spacing', 'draft', 'checked',
-           'flag_names', 'nearest', 'read_draft', 'parse', 'check_bounds', 'Common', 'check_trackers', 'Resume', 'Walk',
-           'Drawing', 'Kind', 'Sample', 'Evaluate']
+           'flag_names', 'read_draft', 'parse', 'check_bounds', 'Common', 'check_trackers', 'Resume', 'Walk', 'Drawing',
+           'Kind', 'Sample', 'Evaluate']
 
 # %% ../../nbs/7_command/02_flags.ipynb #21b29a8e
-import difflib
 import importlib.util
 import io
 import os
@@ -26,7 +25,7 @@ from tyro import conf
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 from tyro.constructors import PrimitiveTypeInfo
 
-from .terminal import UsageError, usage
+from .terminal import UsageError, nearest, usage
 from ..refusals import require
 
 # %% ../../nbs/7_command/02_flags.ipynb #0e0386d9
@@ -130,13 +129,9 @@ def flag_names(
     shown = io.StringIO()
     with redirect_stdout(shown), suppress(SystemExit):
         _read(["--help"], defaults, conf.HelptextFromCommentsOff)
-    return re.findall(r"(?m)^[│| ]{0,3}(--[A-Za-z][\w-]*)", shown.getvalue())
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    "A question that can follow a message about an unknown word, or nothing."
-    close = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    left = r"(?m)^[│| ]{0,3}(--[A-Za-z][\w-]*)(?:, (--no-[\w-]+))?"
+    pairs = re.findall(left, shown.getvalue())
+    return [flag for pair in pairs for flag in pair if flag]
 
 
 def _refusal(word: str, defaults: Any) -> str:
@@ -307,6 +302,7 @@ class Walk:
     spacing: Spacing | None = None
 
     def __post_init__(self) -> None:
+        check_bounds(self, steps=1)
         _check_sampler(self)
         self.build(1000)
 

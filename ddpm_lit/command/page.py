@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Facts', 'Log', 'Curve', 'Captioned', 'column', 'averaged', 'average_width', 'thinned', 'plot_loss', 'styled_figure',
-           'glimpse', 'final_calls', 'show', 'show_ddim', 'save_below', 'save_loss', 'run_page']
+           'glimpse', 'final_calls', 'show', 'save_below', 'save_loss', 'run_page']
 
 # %% ../../nbs/7_command/05_run_page.ipynb #1c315118
 import base64
@@ -64,7 +64,8 @@ def averaged(
 ) -> np.ndarray:  # (n - w + 1,)
     "The mean of each w neighbours; the last is that of the last w."
     sums: np.ndarray = np.concatenate([[0.0], values.cumsum()])
-    return (sums[width:] - sums[:-width]) / width
+    means: np.ndarray = (sums[width:] - sums[:-width]) / width
+    return means
 
 # %% ../../nbs/7_command/05_run_page.ipynb #39292938
 def average_width(n: int) -> int:
@@ -162,31 +163,22 @@ def show(
     labels: Labels = None,  # as in draw
     device: torch.device | str = "cpu",  # where to compute
     ddim: int = 64,  # how many images to draw by DDIM, at least 64
-) -> Tensor:  # (ddim, C, H, W) those images
-    "Leave samples_ddpm.png, samples.gif and samples_ddim.png in `folder`."
-    ddpm = DDPM(steps=min(250, run.schedule.T))
-    with watching("drawing by DDPM", ddpm.steps) as watched:
-        frames = draw_frames(run, ddpm, labels=labels, device=device, watch=watched)
-    save_gif(frames, folder / "samples.gif")
-    save_below(real[:8], frames[-1], folder / "samples_ddpm.png")
-    return show_ddim(run, folder, real, labels, device, ddim, 50)
-
-# %% ../../nbs/7_command/05_run_page.ipynb #0cee0295
-def show_ddim(
-    run: Run,  # as in show, and so the next five
-    folder: Path,
-    real: Tensor,
-    labels: Labels = None,
-    device: torch.device | str = "cpu",
-    ddim: int = 64,
-    steps: int = 10,  # of DDIM
-) -> Tensor:  # (ddim, C, H, W)
-    "Leave samples_ddim.png in `folder`."
-    sampler = DDIM(min(steps, run.schedule.T))
-    total = sampler.steps * math.ceil(ddim / 250)
-    with watching("drawing by DDIM", total) as watched:
-        options = dict(batch=250, labels=labels, device=device, watch=watched)
-        images = floats(collect(run.draw_batches(ddim, sampler, **options)))
+    full: bool = True,  # False: ten steps of DDIM, and nothing by DDPM
+) -> Tensor:  # (ddim, C, H, W) those by DDIM
+    "Leave samples_ddim.png in `folder`; in full, samples_ddpm.png and samples.gif too."
+    many, few = min(250, run.schedule.T), min(50 if full else 10, run.schedule.T)
+    if full:
+        with watching("drawing by DDPM", many) as watched:
+            frames = draw_frames(
+                run, DDPM(steps=many), labels=labels, device=device, watch=watched
+            )
+        save_gif(frames, folder / "samples.gif")
+        save_below(real[:8], frames[-1], folder / "samples_ddpm.png")
+    with watching("drawing by DDIM", few * math.ceil(ddim / 250)) as watched:
+        drawn = run.draw_batches(
+            ddim, DDIM(few), batch=250, labels=labels, device=device, watch=watched
+        )
+        images = floats(collect(drawn))
     save_below(real[:8], images[:64], folder / "samples_ddim.png")
     return images
 
@@ -451,12 +443,9 @@ def _signal_left(folder: Path) -> Facts:
         return {}
     if not all(_is_number(a) and 0 <= a <= 1 for a in table):
         return {}
-    snr = lambda a: "∞" if a == 1 else f"{a / (1 - a):.3g}"
-    return {
-        "T": len(table) - 1,
-        "signal-to-noise ratio at 1": snr(table[1]),
-        "signal-to-noise ratio at T": snr(table[-1]),
-    }
+    ratios = ["∞" if a == 1 else f"{a / (1 - a):.3g}" for a in (table[1], table[-1])]
+    names = ("signal-to-noise ratio at 1", "signal-to-noise ratio at T")
+    return {"T": len(table) - 1} | dict(zip(names, ratios))
 
 # %% ../../nbs/7_command/05_run_page.ipynb #e6ef729d
 def _setting_tables(folder: Path, config: Facts) -> list[tuple[str, Any]]:

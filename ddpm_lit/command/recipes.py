@@ -73,6 +73,9 @@ class ScheduleConfig:
         return made
 
 # %% ../../nbs/7_command/03_recipes.ipynb #b017ec96
+_WIDEST = 4096  # pixels; what is wider does not fit into memory
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model on DATA, and leave a run folder: the model, checkpoints from which
@@ -114,8 +117,10 @@ class Train:
     def __post_init__(self) -> None:
         check_trackers(self.track)
         check_bounds(self.train, seed=0)
-        fine, allowed = self.preset in (None, *NETWORKS), ", ".join(NETWORKS)
-        require(fine, "preset", repr(self.preset), f"be one of {allowed}")
+        known, size = (None, *NETWORKS), self.unet.image_size
+        allowed = f"be one of {', '.join(NETWORKS)}"
+        require(self.preset in known, "preset", repr(self.preset), allowed)
+        require(size <= _WIDEST, "image_size", size, f"be at most {_WIDEST}")
 
 # %% ../../nbs/7_command/03_recipes.ipynb #3e92e980
 _PAPER = TrainConfig(
@@ -257,8 +262,8 @@ def _same_schedule(ours: "NoiseSchedule", theirs: "NoiseSchedule") -> bool:
 def _brought(preset: Train, run: "Run") -> Train:
     "The preset, with all that a model decides."
     unet: UNetConfig = replace(run.model.config, context_dim=None)
-    noise, param = schedule_flags(run), run.param.name
-    return replace(preset, unet=unet, noise=noise, param=param)
+    param: Any = run.param.name
+    return replace(preset, unet=unet, noise=schedule_flags(run), param=param)
 
 
 def _check_against(args: Train, model: Train) -> None:
@@ -294,8 +299,8 @@ def _defaults(argv: Sequence[str]) -> Train:
     if words != list(argv) and not FITTING.keys() & set(words):
         return PRESETS["digits"]
     look = first_look(words)
-    preset = look.preset or FITTING.get(look.data)
-    return PRESETS.get(preset, PRESETS["folder"])
+    name = look.preset or FITTING.get(look.data, "folder")
+    return PRESETS.get(name, PRESETS["folder"])
 
 # %% ../../nbs/7_command/03_recipes.ipynb #c162be54
 def read_train(
