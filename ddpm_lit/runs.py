@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Labels', 'Told', 'Watch', 'load_weights', 'RunFacts', 'ready_batches', 'draw_in_batches', 'draw_images', 'Run',
-           'check_labels', 'load_pretrained', 'empty_network', 'Checkpoint', 'checkpoints', 'write_checkpoint',
-           'read_checkpoint', 'append_log', 'read_log', 'trim_log']
+           'check_labels', 'load_pretrained', 'empty_network', 'Checkpoint', 'checkpoints', 'checkpoint_path',
+           'write_checkpoint', 'read_checkpoint', 'append_log', 'read_log', 'trim_log']
 
 # %% ../nbs/4_training/03_runs.ipynb #f5d63d9f
 import json
@@ -26,7 +26,7 @@ from .numbered import Batch, at_least, last_x, numbered_batches
 from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .schedule import NoiseSchedule
 from .refusals import require
-from .storage import atomic_write, read_json, read_tensors
+from .storage import _unwritable, atomic_write, read_json, read_tensors
 from .storage import write_json, write_tensors
 from .unet import UNet
 
@@ -148,7 +148,7 @@ def ready_batches(
     batch: int = 64,
     labels: Labels = None,
     guidance: float = 1.0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Iterator[Batch]:
     "Images made ready to be drawn. ValueError as in `check_labels`."
     rows = check_labels(run, labels, guidance)
@@ -168,7 +168,7 @@ def draw_in_batches(
     guidance: float = 1.0,
     *,
     batch: int = 64,  # images drawn at a time, at least 1
-    device: torch.device | str = "cpu",  # where to compute
+    device: torch.device | str | None = None,  # where to compute; None: the best
     first: int = 0,  # number of the first image, at least 0
     # passes the steps of each batch on, for example to show how far they are
     watch: Watch = iter,
@@ -193,20 +193,23 @@ def draw_images(
     guidance: float = 1.0,
     *,
     batch: int = 64,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     first: int = 0,
     watch: Watch = iter,
 ) -> Tensor:  # (n, C, H, W), on the CPU
     "The images of `draw_in_batches`, all together."
     given = n, sampler, seed, labels, guidance
-    how = dict(batch=batch, device=device, first=first, watch=watch)
-    return torch.cat([x.cpu() for x in run.draw_batches(*given, **how)])
+    drawn = run.draw_batches(
+        *given, batch=batch, device=device, first=first, watch=watch
+    )
+    return torch.cat([x.cpu() for x in drawn])
 
 # %% ../nbs/4_training/03_runs.ipynb #6686fde9
 @dataclass(frozen=True, eq=False)
 class Run(Denoiser):
     "A trained network with all that asking it needs, and facts about it."
 
+    model: UNet
     facts: RunFacts = RunFacts()
 
     # the functions above
@@ -420,35 +423,36 @@ class Checkpoint:
     path: Path  # the file
     step: int  # steps done
     tensors: dict[str, Tensor]  # by name, on the CPU
-    facts: dict  # what JSON can say
+    facts: dict[str, Any]  # what JSON can say
 
 # %% ../nbs/4_training/03_runs.ipynb #80b6fe00
 def checkpoints(
     folder: str | Path,  # the run folder
 ) -> list[Path]:  # oldest first; files that are not finished are not among them
     "The checkpoints of a run."
-    return sorted(
-        (
-            p
-            for p in Path(folder).glob("checkpoints/*.safetensors")
-            if p.stem.isdecimal()
-        ),
-        key=lambda p: int(p.stem),
-    )
+    there = Path(folder).glob("checkpoints/*.safetensors")
+    finished = (path for path in there if path.stem.isdecimal())
+    return sorted(finished, key=lambda path: int(path.stem))
+
+# %% ../nbs/4_training/03_runs.ipynb #ecd4887a
+def checkpoint_path(
+    folder: str | Path,  # the run folder
+    step: int,  # steps done
+) -> Path:
+    "`folder/checkpoints/<step>.safetensors`."
+    return Path(folder) / "checkpoints" / f"{step:08d}.safetensors"
 
 # %% ../nbs/4_training/03_runs.ipynb #ddf3e872
 def write_checkpoint(
     folder: str | Path,  # the run folder
     step: int,  # steps done, at least 0
     tensors: dict[str, Tensor],
-    facts: dict,  # values that JSON knows
+    facts: dict[str, Any],  # values that JSON knows
     keep: int = 2,  # how many checkpoints stay, at least 1
 ) -> Path:  # the new file
-    """Write `folder/checkpoints/<step>.safetensors`, wholly or not at all, then drop
-    the oldest ones."""
-    if keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}")
-    path = Path(folder) / "checkpoints" / f"{step:08d}.safetensors"
+    "Write a checkpoint, wholly or not at all, then drop the oldest ones."
+    at_least(1, keep=keep)
+    path = checkpoint_path(folder, step)
     write_tensors(path, tensors, facts | {"format": 2, "step": step})
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
@@ -458,8 +462,9 @@ def write_checkpoint(
 def read_checkpoint(
     folder: str | Path,  # the run folder
 ) -> Checkpoint:
-    """The newest checkpoint that can be read. Warns of damaged ones; ValueError if
-    there is none. What a crash left half written is removed."""
+    """The newest checkpoint that can be read. ValueError if there is none.
+
+    Warns of damaged ones. What a crash left half written is removed."""
     for path in Path(folder).glob("checkpoints/.*.part"):
         path.unlink()
     damaged = []
@@ -472,11 +477,8 @@ def read_checkpoint(
         if damaged:
             warnings.warn(f"{damaged[0]}; going on from {path.name}", stacklevel=2)
         return found
-    raise ValueError(
-        damaged[0]
-        if damaged
-        else f"folder must be a run with checkpoints, got {folder}, with none"
-    )
+    none = f"folder must be a run with checkpoints, got {folder}, with none"
+    raise ValueError(damaged[0] if damaged else none)
 
 
 def _read_checkpoint(path: Path) -> Checkpoint:
@@ -490,57 +492,58 @@ def append_log(
     folder: str | Path,  # the run folder; made if absent
     record: Any,  # a TrainRecord: its numbers are read, which waits for the device
 ) -> None:
-    "Append one whole line to `folder/log.jsonl`."
-    # in fp16 a gradient may overflow, and its step is left out; a loss that is not
-    # finite stops the run
-    finite = lambda value: value if math.isfinite(value) else None
+    "Append one whole line to `folder/log.jsonl`. OSError names the file."
+    path = Path(folder) / "log.jsonl"
     line = dict(
         step=record.step,
-        loss=finite(record.loss),
+        loss=_finite(record.loss),
         lr=record.lr,
-        grad_norm=finite(record.grad_norm),
+        grad_norm=_finite(record.grad_norm),
         images_per_second=round(record.images_per_second, 1),
         seconds=round(record.seconds, 3),
         waited=round(record.waited, 4),
     )
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / "log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as problem:
+        raise _unwritable(path, problem) from problem
+
+
+def _finite(value: float) -> float | None:
+    """In fp16 a gradient may overflow, and its step is left out. (A loss that is not
+    finite stops the run.)"""
+    return value if math.isfinite(value) else None
 
 # %% ../nbs/4_training/03_runs.ipynb #8cfc7cb9
 def read_log(
     folder: str | Path,
     last: int | None = None,  # only up to this step
-) -> list[dict]:  # step, loss, lr, grad_norm, images_per_second, seconds, waited
+    # step, loss, lr, grad_norm, images_per_second, seconds, waited
+) -> list[dict[str, Any]]:
     "The whole lines of `folder/log.jsonl`; none if there is no such file."
     path = Path(folder) / "log.jsonl"
-    rows = (
-        path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        if path.is_file()
-        else []
-    )
-    return [
-        line
-        for row in rows
-        if row.endswith("}\n")
-        and (line := _line(row))
-        and (last is None or line["step"] <= last)
-    ]
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    rows = (row for row in text.splitlines(keepends=True) if row.endswith("}\n"))
+    lines = [line for row in rows if (line := _line(row)) is not None]
+    return [line for line in lines if last is None or line["step"] <= last]
 
 
-def _line(row: str) -> dict | None:
+def _line(row: str) -> dict[str, Any] | None:
     "A line of the log, or None for one that is damaged."
     try:
         line = json.loads(row)
     except (ValueError, RecursionError):
         return None
-    return (
-        line
-        if isinstance(line, dict)
+    fine = (
+        isinstance(line, dict)
         and isinstance(line.get("step"), int)
         and isinstance(line.get("loss"), float)
-        else None
     )
+    return line if fine else None
 
 # %% ../nbs/4_training/03_runs.ipynb #22fffadb
 def trim_log(folder: str | Path, last: int) -> None:

@@ -24,11 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_lit import UNet, UNetConfig, V, cosine_schedule
-from ddpm_lit.command.page import average_width, averaged, column, glimpse, run_page
+from ddpm_lit.command.page import average_width, averaged, column, run_page
 from ddpm_lit.command.page import save_loss, show
 from ddpm_lit.command.progress import Trackers, progress, trackers, watch
 from ddpm_lit.runs import Run, RunFacts, append_log, read_log
 from ddpm_lit.configs import TrainConfig
+from ddpm_lit.train import glimpse
 
 VOID = {"meta", "img"}
 ENV = os.environ | {

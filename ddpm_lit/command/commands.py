@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['T', 'free_name', 'new_run', 'writing', 'new_file', 'need_packages', 'load_data', 'check_classes', 'with_attributes',
-           'by_main', 'main_first', 'any_signal', 'checkpoint', 'fit', 'shown_labels', 'held_out_digits',
-           'final_choice', 'finish', 'train_on', 'train_command', 'training_facts', 'resume_command', 'class_number',
-           'attribute_values', 'requested_labels', 'is_animation', 'mode_options', 'drawn', 'save_drawn',
-           'default_place', 'sample_command', 'evaluate_command']
+           'by_main', 'main_first', 'any_signal', 'fit', 'held_out_digits', 'final_choice', 'finish', 'train_on',
+           'train_command', 'training_facts', 'resume_command', 'class_number', 'attribute_values', 'requested_labels',
+           'is_animation', 'mode_options', 'drawn', 'save_drawn', 'default_place', 'sample_command', 'evaluate_command']
 
 # %% ../../nbs/7_command/06_commands.ipynb #d16f1613
 import importlib.util
 import itertools
 import math
 import os
-import platform
 import shutil
 import signal
 import tempfile
@@ -29,7 +27,7 @@ import torch
 from torch import Tensor
 
 from .flags import Evaluate, Resume, Sample
-from .page import final_calls, glimpse, run_page, save_loss, show
+from .page import final_calls, run_page, save_loss, show
 from .progress import Trackers, trackers, watch, watching
 from .recipes import Train, find_model
 from .terminal import Stopped, UsageError, flagged, nearest
@@ -45,16 +43,16 @@ from ..image_files import ImageFiles
 from ..prediction import PARAMETERIZATIONS
 from ..refusals import require
 from ..report import evaluate_run, judge_for, table
-from ..runs import Labels, Run, RunFacts, Told, append_log, check_labels
-from ..runs import load_pretrained
+from ..runs import Labels, Run, RunFacts, Told, check_labels, load_pretrained
 from ..schedule import NoiseSchedule
 from ..datasets import NAMED_DATA, load_images
 from ..finetune import start_from
 from ..storage import write_json
-from ..train import Trainer, processes
+from ..train import Trainer, TrainRecord, processes, shown_labels
+from ..train import trained_facts
 from ..unet import UNet
 
-# %% ../../nbs/7_command/06_commands.ipynb #779d902c
+# %% ../../nbs/7_command/06_commands.ipynb #e40aa5d0
 def free_name(
     folder: Path,
     stem: str,  # of the name
@@ -218,46 +216,34 @@ def any_signal(noted: list[int], trainer: Trainer) -> int:
     torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
     return int(flag)
 
-# %% ../../nbs/7_command/06_commands.ipynb #abdf9c32
-def checkpoint(trainer: Trainer, folder: Path, facts: RunFacts) -> None:
-    "Save the state of the training and, from the main process, the run."
-    with writing(folder):
-        trainer.save(folder)
-        if trainer.here.is_main_process:
-            model, now = trainer.ema_model(), replace(facts, step=trainer.step)
-            parts = trainer.schedule, trainer.param, (-1, 1)
-            Run(model, *parts, now).save(folder)
-
 # %% ../../nbs/7_command/06_commands.ipynb #d553cc04
 def fit(
     trainer: Trainer,
     folder: Path,
     facts: RunFacts,  # for config.json
     others: Trackers = Trackers(),
-    labels: Labels = None,  # as in draw, for the samples on the way
 ) -> None:
-    """Train to the end, with log, progress and checkpoints. Stopped after Ctrl-C or
-    SIGTERM, when a checkpoint is written."""
-    config, mine = trainer.config, trainer.here.is_main_process
+    """Train to the end, showing how far it is. Stopped after Ctrl-C or SIGTERM, when a
+    checkpoint is written."""
+    steps, mine = trainer.config.steps, trainer.here.is_main_process
     recent: deque[float] = deque(maxlen=100)
     note = lambda record: _loss_and_speed(recent, record)
-    steps = trainer.steps()
+
+    def follow(record: TrainRecord) -> None:
+        recent.append(record.loss)
+        others.log(record)
+
     with noted_signals() as noted:
-        for record in watch(steps, "training", config.steps, trainer.step, note, mine):
-            last = record.step == config.steps
-            read = trainer.device.type == "cpu" or record.step % 10 == 0 or last
-            if read and mine:
-                recent.append(record.loss)
-                with writing(folder):
-                    append_log(folder, record)
-                others.log(record)
-            stop = any_signal(noted, trainer) if read else 0
-            if stop or last or record.step % config.checkpoint_every == 0:
-                checkpoint(trainer, folder, facts)
-            if stop:
-                raise _stopped_training(stop, record.step, config.steps, folder)
-            if mine and config.sample_every and record.step % config.sample_every == 0:
-                _glimpse_now(trainer, folder, labels, others)
+        trainer.fit(
+            folder,
+            facts,
+            watch=lambda passed: watch(passed, "training", steps, trainer.step, note, mine),
+            stop=lambda: any_signal(noted, trainer) > 0,
+            on_record=follow,
+            on_samples=lambda images, step: others.images("samples", images, step),
+        )
+        if stop := any_signal(noted, trainer):
+            raise _stopped_training(stop, trainer.step, steps, folder)
 
 # %% ../../nbs/7_command/06_commands.ipynb #4c3b6d7f
 def _loss_and_speed(recent: deque[float], record: Any) -> str:
@@ -272,24 +258,6 @@ def _stopped_training(number: int, step: int, steps: int, folder: Path) -> Stopp
         number,
         f"stopped at step {step} of {steps}; to continue: ddpm-lit resume {folder}",
     )
-
-
-def _glimpse_now(
-    trainer: Trainer, folder: Path, labels: Labels, others: Trackers
-) -> None:
-    "64 samples of the model as it is now."
-    parts = trainer.schedule, trainer.param, (-1, 1)
-    run = Run(trainer.ema_model(), *parts, RunFacts(train=trainer.config))
-    with writing(folder):
-        images = glimpse(run, folder, trainer.step, labels, trainer.device)
-    others.images("samples", images, trainer.step)
-
-# %% ../../nbs/7_command/06_commands.ipynb #67077c1b
-def shown_labels(data: ImageData | ImageFiles, unet: UNetConfig) -> Labels:
-    "All classes in turn, the attributes of the first images, or nothing."
-    if unet.num_classes:
-        return range(unet.num_classes)
-    return data.contexts[:64] if unet.context_dim else None
 
 # %% ../../nbs/7_command/06_commands.ipynb #b9af0434
 def held_out_digits(
@@ -383,9 +351,9 @@ def train_on(
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     unet, mine = trainer.model.config, trainer.here.is_main_process
     test = held_out_digits(facts.data, unet, trainer.config.crop)
-    labels = shown_labels(data, unet)
+    labels = shown_labels(trainer)
     try:
-        fit(trainer, folder, facts, others, labels)
+        fit(trainer, folder, facts, others)
         if mine:
             finish(trainer, folder, data, test, labels, facts.final)
     except BaseException as stop:
@@ -410,37 +378,18 @@ def _stopped_after(stop: KeyboardInterrupt, folder: Path) -> Stopped:
     )
 
 # %% ../../nbs/7_command/06_commands.ipynb #5e9d49a1
-def _made_with(trainer: Trainer) -> dict[str, Any]:
-    "Device, processes and versions, for the record."
-    device = trainer.device.type
-    if device == "cuda":
-        device = torch.cuda.get_device_name(trainer.device)
-    return dict(
-        device=device,
-        processes=trainer.here.num_processes,
-        torch=torch.__version__,
-        python=platform.python_version(),
-    )
-
-
-def _facts_of(
-    args: Train, data: ImageData | ImageFiles, unet: UNetConfig, trainer: Trainer
-) -> RunFacts:
-    "What config.json will say beside the model."
+def _facts_of(args: Train) -> RunFacts:
+    "What config.json will say beside what the trainer knows."
     where = args.data
     if where not in NAMED_DATA:
         where = str(Path(where).expanduser().resolve())
-    named = unet.num_classes and data.contexts is None
     return RunFacts(
         data=where,
         data_dir=str(args.data_dir.resolve()) if args.data_dir else None,
         attributes=args.attributes,
-        classes=tuple(data.names) if named else (),
         start=args.start,
         final=args.final,
-        train=args.train,
         noise=asdict(args.noise),
-        made=_made_with(trainer),
     )
 
 # %% ../../nbs/7_command/06_commands.ipynb #d5759e14
@@ -461,7 +410,8 @@ def _followed(
 ) -> Trackers:
     "The trackers, of the main process alone. UsageError if one does not start."
     started = [Trackers()]
-    start = lambda: started.insert(0, trackers(track, folder, asdict(facts), trainer.step))
+    known = asdict(trained_facts(trainer, facts))
+    start = lambda: started.insert(0, trackers(track, folder, known, trainer.step))
     with usage():
         by_main(trainer.here, start)
     return started[0]
@@ -480,11 +430,12 @@ def train_command(args: Train) -> None:
     options = dict(param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
     with usage(y="--num-classes"):
         trainer = Trainer(model, schedule, data, args.train, **options)
-    facts = _facts_of(args, data, unet, trainer)
+    facts = _facts_of(args)
     with writing(args.out or Path("runs")):
         folder = by_main(here, lambda: new_run(args.out, data.name))
     try:
-        checkpoint(trainer, folder, facts)
+        with writing(folder):
+            trainer.save(folder, facts)
         others = _followed(trainer, args.track, folder, facts)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -523,8 +474,7 @@ def resume_command(args: Resume) -> None:
             f"--steps must be at least the {trainer.step} that are done, got "
             f"{config.steps}"
         )
-    told = dict(data_dir=where, final=args.final or facts.final, train=config)
-    facts = replace(facts, made=_made_with(trainer), **told)
+    facts = replace(facts, data_dir=where, final=args.final or facts.final)
     others = _followed(trainer, args.track, folder, facts)
     train_on(trainer, folder, facts, data, others)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Facts', 'Log', 'Curve', 'Captioned', 'column', 'averaged', 'average_width', 'thinned', 'plot_loss', 'styled_figure',
-           'glimpse', 'final_calls', 'show', 'save_below', 'save_loss', 'run_page']
+           'final_calls', 'show', 'save_below', 'save_loss', 'run_page']
 
 # %% ../../nbs/7_command/05_run_page.ipynb #1c315118
 import base64
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .progress import watching
-from ..images import grid, save_gif, save_grid, save_image
+from ..images import grid, save_gif, save_image
 from ..refusals import require
 from ..storage import atomic_write, read_json
 from ..ddim import DDIM
@@ -31,7 +31,7 @@ from ..ddpm import DDPM
 from ..drawing import collect, draw_frames, floats
 from ..runs import Labels, Run, read_log
 
-# %% ../../nbs/7_command/05_run_page.ipynb #ae3eba70
+# %% ../../nbs/7_command/05_run_page.ipynb #d5608061
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -130,21 +130,6 @@ def styled_figure(
         figure = Figure(figsize=size, layout="constrained")
         plot(figure.add_subplot(), *args)
     return figure
-
-# %% ../../nbs/7_command/05_run_page.ipynb #3589106b
-def glimpse(
-    run: Run,  # the model as it is now
-    folder: Path,  # its folder
-    step: int,  # steps done
-    labels: Labels = None,  # as in draw
-    device: torch.device | str = "cpu",  # where to compute
-) -> Tensor:  # (64, C, H, W) in [-1, 1]
-    "64 samples by DDIM, in `samples/step-N.png` of the folder."
-    sampler = DDIM(min(50, run.schedule.T))
-    drawn = run.draw_batches(sampler=sampler, labels=labels, device=device)
-    images = floats(collect(drawn))
-    save_grid(images, folder / "samples" / f"step-{step:07d}.png")
-    return images
 
 # %% ../../nbs/7_command/05_run_page.ipynb #d23423ae
 def final_calls(
