@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ from ..train import Trainer, TrainRecord, processes, shown_labels
 from ..train import trained_facts
 from ..unet import UNet
 
-# %% ../../nbs/7_command/06_commands.ipynb #e40aa5d0
+# %% ../../nbs/7_command/06_commands.ipynb #bdf71f06
 def free_name(
     folder: Path,
     stem: str,  # of the name
@@ -295,25 +295,25 @@ _NOT_FULL = {
 def finish(
     trainer: Trainer,
     folder: Path,
+    facts: RunFacts,
     data: ImageData | ImageFiles,
-    test: ImageData | None,  # held-out digits, for a report
-    labels: Labels,
-    final: str,  # as in Train
 ) -> None:
     "Samples, for digits a report on 1000 of them by DDIM, and the page of it all."
     print(
         f"{folder}: trained for {trainer.step} steps in {trainer.seconds:.0f} s",
         flush=True,
     )
+    config, unet = trainer.config, cast(UNetConfig, trainer.model.config)
+    test = held_out_digits(facts.data, unet, config.crop)
     ddim = 64 if test is None else 1000
-    choice = final_choice(final, trainer.config, trainer.schedule.T, ddim)
+    choice = final_choice(facts.final, config, trainer.schedule.T, ddim)
     if choice in _NOT_FULL:
         print(_NOT_FULL[choice].format(folder), flush=True)
     with writing(folder):
         save_loss(folder)
         if choice != "none":
-            real = _real_images(test or data, trainer.config.crop)
-            given = load_pretrained(folder), folder, real, labels, trainer.device
+            run, real = load_pretrained(folder), _real_images(test or data, config.crop)
+            given = run, folder, real, shown_labels(trainer), trainer.device
             full = choice == "full"
             images = show(*given, ddim if full else 64, full)
     if test is not None and choice == "full":
@@ -349,13 +349,11 @@ def train_on(
     others: Trackers,
 ) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
-    unet, mine = trainer.model.config, trainer.here.is_main_process
-    test = held_out_digits(facts.data, unet, trainer.config.crop)
-    labels = shown_labels(trainer)
+    mine = trainer.here.is_main_process
     try:
         fit(trainer, folder, facts, others)
         if mine:
-            finish(trainer, folder, data, test, labels, facts.final)
+            finish(trainer, folder, facts, data)
     except BaseException as stop:
         if mine:
             with suppress(OSError):
@@ -427,9 +425,11 @@ def train_command(args: Train) -> None:
     data = main_first(here, lambda: load_data(*given))
     check_classes(data, unet)
     model, schedule = _first_model(args, unet)
-    options = dict(param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
+    param, device = PARAMETERIZATIONS[args.param], args.common.torch_device
     with usage(y="--num-classes"):
-        trainer = Trainer(model, schedule, data, args.train, **options)
+        trainer = Trainer(
+            model, schedule, data, args.train, param=param, device=device
+        )
     facts = _facts_of(args)
     with writing(args.out or Path("runs")):
         folder = by_main(here, lambda: new_run(args.out, data.name))
@@ -458,22 +458,21 @@ def resume_command(args: Resume) -> None:
     need_packages()
     folder, run, here = Path(args.run), find_model(args.run), processes()
     facts, trained, name = training_facts(folder, run)
-    unet = run.model.config
+    unet, device = run.model.config, args.common.torch_device
     where = str(args.data_dir.resolve()) if args.data_dir else facts.data_dir
-    changed = {"steps": args.steps, "workers": args.workers}
-    changed = {name: value for name, value in changed.items() if value is not None}
+    steps = trained.steps if args.steps is None else args.steps
+    workers = trained.workers if args.workers is None else args.workers
     with usage():
-        config = replace(trained, **changed)
+        config = replace(trained, steps=steps, workers=workers)
     wanted = name, where, unet, facts.attributes, config.crop
     data = main_first(here, lambda: load_data(*wanted))
-    given = folder, UNet(unet), run.schedule, data, config
-    options = dict(param=run.param, device=args.common.torch_device)
-    trainer = Trainer.restore(*given, **options)
-    if config.steps < trainer.step:
-        raise UsageError(
-            f"--steps must be at least the {trainer.step} that are done, got "
-            f"{config.steps}"
-        )
+    network, schedule, param = UNet(unet), run.schedule, run.param
+    trainer = Trainer.restore(
+        folder, network, schedule, data, config, param=param, device=device
+    )
+    allowed = f"be at least the {trainer.step} that are done"
+    with usage():
+        require(steps >= trainer.step, "steps", steps, allowed)
     facts = replace(facts, data_dir=where, final=args.final or facts.final)
     others = _followed(trainer, args.track, folder, facts)
     train_on(trainer, folder, facts, data, others)
