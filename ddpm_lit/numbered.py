@@ -19,7 +19,7 @@ from .ddpm import Sampler, Step, sample_steps
 from .forward import Stream, draw_noise, keyed_generator
 from .guidance import guided
 from .prediction import Denoiser
-from .storage import require
+from .refusals import require
 
 # %% ../nbs/3_images/05_numbered.ipynb #795e05df
 def numbered_noise(
