@@ -38,7 +38,7 @@ from .runs import Checkpoint, Labels, Run, RunFacts, append_log
 from .runs import checkpoint_path, load_weights, read_checkpoint, trim_log
 from .runs import write_checkpoint
 from .schedule import NoiseSchedule, at_least_float32
-from .storage import require
+from .refusals import require
 from .unet import UNet
 
 # %% ../nbs/4_training/04_training.ipynb #cdd96cfc
