@@ -199,7 +199,7 @@ def check_bounds(
 class Common:
     "What every command takes."
 
-    # where to compute: cpu, cuda, cuda:1, mps; auto: cuda if there is one, else cpu
+    # where to compute: cpu, cuda, cuda:1, mps; auto: cuda or mps if there is one
     device: str = "auto"
     # threads to compute with, from 1 to the number of cores; on a busy machine few are
     # faster; None: as torch finds best
@@ -219,11 +219,12 @@ class Common:
         "Of several processes on a machine, each takes a GPU of its own."
         import torch
 
-        if self.device != "auto":
-            return torch.device(self.device)
-        if torch.cuda.is_available():
-            return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-        return torch.device("cpu")
+        from ddpm_lit.numbered import default_device
+
+        chosen = default_device() if self.device == "auto" else self.device
+        if chosen == torch.device("cuda"):
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device(chosen)
 
 # %% ../../nbs/7_command/02_flags.ipynb #544e6a5b
 def _check_device(name: str) -> None:
@@ -357,6 +358,7 @@ class Drawing(Walk):
 
 # %% ../../nbs/7_command/02_flags.ipynb #b3dee5ff
 _ONE = conf.create_mutex_group(required=False, title="what to make, if not a grid")
+_OF = conf.create_mutex_group(required=False, title="what to draw")
 _TWO: Any = PrimitiveConstructorSpec(
     nargs=2,
     metavar="A B",
@@ -392,18 +394,14 @@ class Kind:
         return given[0] if given else "grid"
 
 # %% ../../nbs/7_command/02_flags.ipynb #3666a783
-_OF = conf.create_mutex_group(required=False, title="what to draw")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sample(Drawing, Kind):
     """Draw images from a trained model: one grid of images, or what a flag asks for.
 
-    Image number i depends on --seed and i alone, and on its class, not on how many are
-    drawn. A folder of --separate is completed by the same command if it was stopped."""
+    Image number i depends on --seed, i and its class alone. A folder of --separate is
+    completed by the same command if it was stopped."""
 
-    # a run folder, the name of a model that comes with the package, or a folder of
-    # diffusers
+    # a run folder, a model that comes with the package, or a folder of diffusers
     run: str
     # images, at least 1; None: 64, or 8 with --trajectory, --interpolate and --inpaint
     n: int | None = None
@@ -420,8 +418,7 @@ class Sample(Drawing, Kind):
     attributes: Annotated[
         tuple[str, ...] | None, conf.arg(metavar="NAME[=0..1] [...]"), _OF
     ] = None
-    # images in a row of the grid, or frames of a --trajectory, at least 1
-    columns: int = 8
+    columns: int = 8  # images in a row, or frames of a --trajectory, at least 1
     # a new .png, .jpg or .webp; with --separate a folder; None: a new name in
     # RUN/samples
     out: Annotated[Path | None, conf.arg(metavar="PATH")] = None
