@@ -36,8 +36,8 @@ from timing import DEVICE, Clock, attempt, compiling, now
 
 from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, RunFacts, TrainConfig, Trainer
 from ddpm_lit import TrainRecord, UNet, UNetConfig, V, classifier_accuracy, bits_per_dim
-from ddpm_lit import cosine_schedule, load_images, load_pretrained, optimized
-from ddpm_lit.drawing import collect
+from ddpm_lit import DrawConfig, cosine_schedule, draw_pixels, load_images
+from ddpm_lit import load_pretrained, optimized
 from ddpm_lit.report import table
 
 # 2.30 million parameters, 4.6 MB in half precision. Widths that are multiples of 32
@@ -383,11 +383,9 @@ class Warm:
 def warm(args: argparse.Namespace) -> None:
     run = Run(UNet(NETWORK).eval(), cosine_schedule(), V, (-1, 1))
     labels = torch.randint(10, (args.batch,))
-    quick, options = (
-        optimized(run, "bf16", True, DEVICE),
-        dict(labels=labels, device=DEVICE),
-    )
-    collect(quick.draw_batches(args.batch, DDIM(2), 0, batch=args.batch, **options))
+    quick = optimized(run, "bf16", True, DEVICE)
+    config = DrawConfig(DDIM(2), labels=labels, batch=args.batch, device=DEVICE)
+    draw_pixels(quick, config, args.batch)
 
 
 def goals(found: dict[str, dict]) -> list[str]:

@@ -26,8 +26,8 @@ from .numbered import Batch, at_least, last_x, numbered_batches
 from .prediction import PARAMETERIZATIONS, Clip, Denoiser, DynamicThreshold
 from .schedule import NoiseSchedule
 from .refusals import require
-from .storage import _unwritable, atomic_write, read_json, read_tensors
-from .storage import write_json, write_tensors
+from .storage import atomic_write, read_json, read_tensors
+from .storage import _unwritable, write_json, write_tensors
 from .unet import UNet
 
 # %% ../nbs/4_training/03_runs.ipynb #63ea4cef

@@ -6,7 +6,8 @@
 __all__ = ['T', 'free_name', 'new_run', 'writing', 'new_file', 'need_packages', 'load_data', 'check_classes', 'with_attributes',
            'by_main', 'main_first', 'any_signal', 'fit', 'held_out_digits', 'final_choice', 'finish', 'train_on',
            'train_command', 'training_facts', 'resume_command', 'class_number', 'attribute_values', 'requested_labels',
-           'is_animation', 'mode_options', 'drawn', 'save_drawn', 'default_place', 'sample_command', 'evaluate_command']
+           'is_animation', 'mode_options', 'drawn', 'encoded', 'save_drawn', 'default_place', 'sample_command',
+           'evaluate_command']
 
 # %% ../../nbs/7_command/06_commands.ipynb #d16f1613
 import importlib.util
@@ -32,17 +33,18 @@ from .progress import Trackers, trackers, watch, watching
 from .recipes import Train, find_model
 from .terminal import Stopped, UsageError, flagged, nearest
 from .terminal import noted_signals, usage
-from ..images import ImageData, save_grid
-from ..drawing import Encoded, claim, collect
-from ..drawing import draw_folder, encode_decode, floats, inpaintings
-from ..drawing import interpolation, missing, optimized, read_image, read_mask
-from ..drawing import read_settings, sampling_settings, save_trajectories
-from ..drawing import save_trajectories_gif, trajectories
+from ..images import ImageData, save_grid, to_uint8
+from ..generate import DrawConfig, draw_pixels, encode_decode
+from ..generate import inpaintings, interpolation, optimized, read_image
+from ..generate import read_mask, save_trajectories, save_trajectories_gif
+from ..generate import trajectories
+from ..folders import claim, draw_folder, missing, read_settings
+from ..folders import sampling_settings
 from ..configs import TrainConfig, UNetConfig
 from ..image_files import ImageFiles
 from ..prediction import PARAMETERIZATIONS
 from ..refusals import require
-from ..report import evaluate_run, judge_for, table
+from ..report import classifier_for, evaluate_run, table
 from ..runs import Labels, Run, RunFacts, Told, check_labels, load_pretrained
 from ..schedule import NoiseSchedule
 from ..datasets import NAMED_DATA, load_images
@@ -546,51 +548,54 @@ def is_animation(path: Path | None) -> bool:
     return path is not None and path.suffix.lower() == ".gif"
 
 # %% ../../nbs/7_command/06_commands.ipynb #375f9b8a
-def mode_options(args: Sample, run: Run) -> dict:
+def mode_options(args: Sample, run: Run) -> dict[str, Any]:
     "The images that the mode's flag names, or its settings."
     if args.encode:
         return dict(x0=read_image(run, args.encode)[None])
     if args.inpaint:
         image, mask = args.inpaint
-        known = dict(x0=read_image(run, image), mask=read_mask(run, mask))
-        return known | dict(resamples=10)
+        given = dict(x0=read_image(run, image), mask=read_mask(run, mask))
+        return given | dict(n=args.number, resamples=10)
     if args.interpolate:
         ends = [
             int(end) if end.isdecimal() else read_image(run, end)
             for end in args.interpolate
         ]
-        return dict(zip("ab", ends))
+        return dict(zip("ab", ends), n=args.number)
     if args.trajectory:
-        return dict(frames=50 if is_animation(args.out) else args.columns)
-    return {}
+        frames = 50 if is_animation(args.out) else args.columns
+        return dict(n=args.number, frames=frames)
+    return dict(n=args.number)
 
 # %% ../../nbs/7_command/06_commands.ipynb #532fc61d
-def drawn(args: Sample, run: Run, sampler: Any, options: dict) -> Tensor | Encoded:
-    "Pixels; or, with --encode, the image, its noise and the decoded image."
-    if args.encode:
-        return encode_decode(run, sampler, **options)
-    options = dict(n=args.number, seed=args.seed, batch=args.batch) | options
-    if args.mode == "grid":
-        return collect(run.draw_batches(sampler=sampler, **options))
-    make = dict(
+def drawn(
+    args: Sample, run: Run, config: DrawConfig, options: dict[str, Any]
+) -> Tensor:  # (N, ...) uint8
+    "The mode's images, a byte a pixel."
+    make: dict[str, Callable[..., Tensor]] = dict(
+        grid=draw_pixels,
         trajectory=trajectories,
         interpolate=interpolation,
         inpaint=inpaintings,
-    )[args.mode]
-    return collect(make(run, sampler, **options))
+    )
+    return make[args.mode](run, config, **options)
+
+# %% ../../nbs/7_command/06_commands.ipynb #ec33137e
+def encoded(run: Run, config: DrawConfig, x0: Tensor) -> tuple[Tensor, float]:
+    "The image, its noise and the decoded image, a byte a pixel; and the error."
+    made = encode_decode(run, config, x0)
+    three = torch.cat([made.x0, made.xT, made.decoded])
+    return to_uint8(three).cpu(), made.error.item()
 
 # %% ../../nbs/7_command/06_commands.ipynb #fa4453ca
-def save_drawn(args: Sample, made: Tensor | Encoded, path: Path) -> None:
-    "One file, as the mode asks for."
-    if args.encode:
-        three = [x.clamp(-1, 1).cpu() for x in (made.x0, made.xT, made.decoded)]
-        save_grid(torch.cat(three), path)
-    elif args.trajectory and is_animation(path):
-        save_trajectories_gif(made, path, max(1, args.columns // 2))
+def save_drawn(args: Sample, pixels: Tensor, path: Path) -> None:
+    "One file, as the mode wants it."
+    if args.trajectory and is_animation(path):
+        save_trajectories_gif(pixels, path, max(1, args.columns // 2))
     elif args.trajectory:
-        save_trajectories(made, path)
+        save_trajectories(pixels, path)
     else:
-        save_grid(floats(made), path, args.columns)
+        save_grid(pixels, path, 3 if args.encode else args.columns)
 
 # %% ../../nbs/7_command/06_commands.ipynb #d646d64c
 def default_place(
@@ -620,41 +625,41 @@ def sample_command(args: Sample) -> None:
         sampler = args.build(run.schedule.T)
         steps = len(sampler.pairs(run.schedule))
         labels, special = requested_labels(args, run), mode_options(args, run)
-    options = dict(
-        labels=labels, guidance=args.guidance, device=args.common.torch_device
-    )
-    run = optimized(run, args.precision, args.compile, args.common.torch_device)
+    device = args.common.torch_device
+    how = (args.seed, labels, args.guidance, args.batch, device)
+    config = DrawConfig(sampler, *how)
+    run = optimized(run, args.precision, args.compile, device)
     if args.mode == "separate":
-        return _sample_folder(args, run, sampler, steps, options)
+        return _sample_folder(args, run, config, steps)
     path = new_file(args.out or default_place(args, steps, ".png"), args.overwrite)
     walks = math.ceil(args.number / args.batch) * special.get("resamples", 1)
     total = steps * (1 if args.encode else walks)
     with watching("sampling", total) as watched:
-        made = drawn(args, run, sampler, special | options | dict(watch=watched))
+        config = replace(config, watch=watched)
+        if args.encode:
+            pixels, error = encoded(run, config, **special)
+        else:
+            pixels = drawn(args, run, config, special)
     with writing(path.parent):
-        save_drawn(args, made, path)
+        save_drawn(args, pixels, path)
     print(path)
     if args.encode:
-        error = f"{made.error.item():.3g}"
-        print(f"mean squared error {error}, on a scale from 0 for black to 1 for white")
+        scale = "on a scale from 0 for black to 1 for white"
+        print(f"mean squared error {error:.3g}, {scale}")
 
 # %% ../../nbs/7_command/06_commands.ipynb #e3ae2765
-def _sample_folder(
-    args: Sample, run: Run, sampler: Any, steps: int, options: dict
-) -> None:
+def _sample_folder(args: Sample, run: Run, config: DrawConfig, steps: int) -> None:
     "--separate: one file per image; existing files stay."
-    asked = args.seed, options["labels"], args.guidance
-    settings = sampling_settings(run, sampler, *asked)
+    settings = sampling_settings(run, config)
     taken = lambda path: path.exists() and read_settings(path) != settings
     folder = args.out or default_place(args, steps, "", taken)
     with writing(folder), usage(folder="--out"):
         claim(folder, settings, args.overwrite)
     walks = math.ceil(len(missing(folder, args.number)) / args.batch)
-    numbers = args.number, args.seed, args.batch
     try:
         with watching("sampling", steps * walks) as watched, writing(folder):
-            options = options | dict(watch=watched)
-            for file in draw_folder(run, sampler, folder, *numbers, **options):
+            config = replace(config, watch=watched)
+            for file in draw_folder(run, config, folder, args.number):
                 pass
     except KeyboardInterrupt as stop:
         done = args.number - len(missing(folder, args.number))
@@ -666,16 +671,18 @@ def _sample_folder(
     print(folder)
 
 # %% ../../nbs/7_command/06_commands.ipynb #61f75d6b
-def _measured_on(
-    args: Evaluate, run: Run
-) -> tuple[ImageData, ImageData | None]:
+def _measured_on(args: Evaluate, run: Run) -> tuple[ImageData, ImageData | None]:
     "Training images in memory, and held-out ones where the data have such."
     facts, _, name = training_facts(Path(args.run), run)
     where, unet = args.data_dir or facts.data_dir, run.model.config
-    options = dict(attributes=facts.attributes, stream=False)
-    load = lambda split: load_images(
-        name, where, unet.image_size, unet.in_channels, split, **options
-    )
+    size, channels = unet.image_size, unet.in_channels
+
+    def load(split: str) -> ImageData:
+        given = name, where, size, channels, split
+        data = load_images(*given, attributes=facts.attributes, stream=False)
+        assert isinstance(data, ImageData)  # in memory
+        return data
+
     with usage():
         return load("train"), load("test") if name in NAMED_DATA else None
 
@@ -691,25 +698,24 @@ def evaluate_command(args: Evaluate) -> None:
     path = args.out or free_name(own or Path("."), "evaluation", ".json")
     path = new_file(path)
     train, test = _measured_on(args, run)
-    with usage(name_or_folder="--judge"):
-        judge = judge_for(train, own, args.judge)
-    run = optimized(run, args.precision, args.compile, args.common.torch_device)
+    with usage(name_or_folder="--judge", classifier="--judge"):
+        classifier = classifier_for(train, own, args.judge)
+    device = args.common.torch_device
+    run = optimized(run, args.precision, args.compile, device)
     total = calls * math.ceil(min(args.n, len(train)) / args.batch)
-    options = {name: getattr(args, name) for name in _MEASURE}
+    how = (args.seed, None, args.guidance, args.batch, device)
     with watching("sampling", total) as watched:
+        config = DrawConfig(sampler, *how, watch=watched)
         figures = evaluate_run(
             run,
             train,
             test,
-            sampler=sampler,
-            judge=judge,
-            device=args.common.torch_device,
-            watch=watched,
-            **options,
+            config,
+            n=args.n,
+            bits=args.bits,
+            cas=args.cas,
+            classifier=classifier,
         )
     with writing(path.parent):
         write_json(path, figures)
     print(f"{table(figures)}\n{path}")
-
-
-_MEASURE = ("n", "guidance", "seed", "bits", "cas", "batch")

@@ -14,6 +14,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -28,7 +29,7 @@ from ..refusals import require
 from ..storage import atomic_write, read_json
 from ..ddim import DDIM
 from ..ddpm import DDPM
-from ..drawing import collect, draw_frames, floats
+from ..generate import DrawConfig, draw_frames, draw_pixels
 from ..runs import Labels, Run, read_log
 
 # %% ../../nbs/7_command/05_run_page.ipynb #d5608061
@@ -149,28 +150,25 @@ def show(
     device: torch.device | str = "cpu",  # where to compute
     ddim: int = 64,  # how many images to draw by DDIM, at least 64
     full: bool = True,  # False: ten steps of DDIM, and nothing by DDPM
-) -> Tensor:  # (ddim, C, H, W) those by DDIM
+) -> Tensor:  # (ddim, C, H, W) uint8, those by DDIM
     "Leave samples_ddim.png in `folder`; in full, samples_ddpm.png and samples.gif too."
     many, few = min(250, run.schedule.T), min(50 if full else 10, run.schedule.T)
+    given = partial(DrawConfig, labels=labels, device=device)
     if full:
         with watching("drawing by DDPM", many) as watched:
-            frames = draw_frames(
-                run, DDPM(steps=many), labels=labels, device=device, watch=watched
-            )
+            frames = draw_frames(run, given(DDPM(steps=many), watch=watched))
         save_gif(frames, folder / "samples.gif")
         save_below(real[:8], frames[-1], folder / "samples_ddpm.png")
     with watching("drawing by DDIM", few * math.ceil(ddim / 250)) as watched:
-        drawn = run.draw_batches(
-            ddim, DDIM(few), batch=250, labels=labels, device=device, watch=watched
-        )
-        images = floats(collect(drawn))
+        how = given(DDIM(few), batch=250, watch=watched)
+        images = draw_pixels(run, how, ddim)
     save_below(real[:8], images[:64], folder / "samples_ddim.png")
     return images
 
 # %% ../../nbs/7_command/05_run_page.ipynb #9f539346
 def save_below(
     real: Tensor,  # (up to 8, C, H, W) in [-1, 1]
-    samples: Tensor,  # (N, C, H, W) in [-1, 1]
+    samples: Tensor,  # (N, C, H, W) uint8, or in [-1, 1]
     path: Path,
 ) -> None:
     "One row of real images, a white band with a dark line, and the samples below."
@@ -181,7 +179,7 @@ def save_below(
     band = np.full((16, below.shape[1], 3), 255, np.uint8)
     band[7:9] = 0
     stacked = torch.from_numpy(np.concatenate([top, band, below])).permute(2, 0, 1)
-    save_image(stacked / 127.5 - 1, path)
+    save_image(stacked, path)
 
 # %% ../../nbs/7_command/05_run_page.ipynb #b2908fb6
 def save_loss(folder: Path) -> None:
