@@ -60,7 +60,7 @@ def networks(config: UNetConfig) -> tuple[nn.Module, nn.Module]:
     # It starts at zero, and would answer nothing.
     nn.init.normal_(ours.conv_out.weight, std=0.02)
     with tempfile.TemporaryDirectory() as folder:
-        to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1), {}), folder)
+        to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1)), folder)
         options = dict(local_files_only=True)
         theirs = diffusers.UNet2DModel.from_pretrained(f"{folder}/unet", **options)
     ours = ours.to(DEVICE, memory_format=torch.channels_last)

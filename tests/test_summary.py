@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import xml.etree.ElementTree as xml
-from dataclasses import asdict
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,11 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_lit import UNet, UNetConfig, V, cosine_schedule
-from ddpm_lit.command.page import average_width, averaged, column, glimpse, run_page
+from ddpm_lit.command.page import average_width, averaged, column, run_page
 from ddpm_lit.command.page import save_loss, show
 from ddpm_lit.command.progress import Trackers, progress, trackers, watch
-from ddpm_lit.runs import Run, append_log, read_log
+from ddpm_lit.runs import Run, RunFacts, append_log, read_log
 from ddpm_lit.configs import TrainConfig
+from ddpm_lit.train import glimpse
 
 VOID = {"meta", "img"}
 ENV = os.environ | {
@@ -64,7 +64,7 @@ def finished(tmp_path_factory):
         cosine_schedule(20),
         V,
         (-1, 1),
-        {"train": asdict(config)},
+        RunFacts(train=config),
     )
     for step in range(1, 301):
         append_log(folder, record(step, 1 / step))
@@ -73,7 +73,7 @@ def finished(tmp_path_factory):
         run.schedule,
         V,
         (-1, 1),
-        {"data": "digits", "train": asdict(config), "step": 300},
+        RunFacts(data="digits", train=config, step=300),
     ).save(folder)
     for step in (50, 100, 1000):
         glimpse(run, folder, step)
@@ -208,20 +208,20 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
 
 def test_the_curves_are_whole_drawings_in_the_colours_of_the_page(folder):
     source = run_page(folder).read_text(encoding="utf-8")
-    drawings = [
-        xml.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", source, re.S)
-    ]
-    assert [d.attrib["aria-label"] for d in drawings] == [
+    figures = r'<figure class="(\w+)" role="img" aria-label="(.*?)">(<svg.*?</svg>)\s*</figure>'
+    kinds, titles, drawings = zip(*re.findall(figures, source, re.S))
+    assert titles == (
         "loss, wide",
         "loss, narrow",
         "learning rate",
         "gradient norm",
         "images per second",
-    ]
+    )
+    assert kinds == ("wide", "narrow", "small", "small", "small")
     for drawing in drawings:
-        assert {"viewBox", "role", "aria-label"} <= set(
-            drawing.attrib
-        ) and "width" not in drawing.attrib
+        assert "viewBox" in xml.fromstring(drawing).attrib
+    # each is as wide as the page lets it be
+    assert re.search(r"svg \{[^}]*width: 100%; height: auto", source)
     # at night they would not be seen
     for ours in ("fbfaf7", "33322f", "e4e2dc", "2a6fb0"):
         assert f"#{ours}" not in source.split("</style>", 1)[1]
