@@ -7,9 +7,10 @@ __all__ = ['Conditioning', 'Upsampling', 'PRESETS', 'UNetConfig', 'TrainConfig']
 
 # %% ../nbs/4_training/01_configurations.ipynb #bd2fd206
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .refusals import require
 
@@ -104,7 +105,9 @@ class UNetConfig(_Divided):
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            sizes = getattr(self, name)
+            if isinstance(sizes, Iterable):
+                object.__setattr__(self, name, tuple(sizes))
         _check_config(self)
 
 # %% ../nbs/4_training/01_configurations.ipynb #c0ffee02
@@ -118,6 +121,7 @@ def _check_choices(config: object) -> None:
 
 # %% ../nbs/4_training/01_configurations.ipynb #878df3ff
 def _check_config(c: UNetConfig) -> None:
+    _check_types(c)
     _check_sizes(c)
     _check_division(c)
     allowed = f"be None where num_classes is given ({c.num_classes}), since labels "
@@ -153,6 +157,31 @@ def _check_sizes(c: UNetConfig) -> None:
     for name in ("num_classes", "context_dim", "head_dim", "norm_groups"):
         value = getattr(c, name)
         require(value is None or value >= 1, name, value, "be None or at least 1")
+
+# %% ../nbs/4_training/01_configurations.ipynb #e103f2e0
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("be a whole number", lambda x: _is_number(x, Integral)),
+    int | None: ("be a whole number or None", lambda x: _is_number(x, Integral)),
+    float: ("be a number", lambda x: _is_number(x, Real)),
+    tuple[int, ...]: (
+        "be whole numbers",
+        lambda xs: isinstance(xs, tuple)
+        and all(_is_number(x, Integral) for x in xs),
+    ),
+}
+_ANY = ("", lambda x: True)
+
+
+def _check_types(c: UNetConfig) -> None:
+    "A file that was edited may say anything."
+    for f in fields(c):
+        value, (allowed, fits) = getattr(c, f.name), _KINDS.get(f.type, _ANY)
+        if not fits(value) and not (value is None and "None" in allowed):
+            raise ValueError(f"{f.name} must {allowed}, got {value!r}")
 
 # %% ../nbs/4_training/01_configurations.ipynb #17972487
 PRESETS: dict[str, UNetConfig] = {  # networks by name
@@ -240,10 +269,6 @@ _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
     "label_drop": ("[0, 1]", lambda x: 0 <= x <= 1),
     "grad_clip": ("(0, inf) or be None", lambda x: 0 < x < math.inf),
 }
-
-
-def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _check_numbers(config: TrainConfig) -> None:

@@ -262,7 +262,7 @@ def _known_classes(classes: int | None, asked: Any) -> tuple[int, ...]:
     if classes is None:
         raise ValueError(
             "labels must be left out for a model trained without classes "
-            f"(num_classes, --num-classes), got {', '.join(map(str, labels))}"
+            f"(num_classes), got {', '.join(map(str, labels))}"
         )
     require(len(labels) > 0, "labels", "none", "be one or more classes")
     for label in labels:
