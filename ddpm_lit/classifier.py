@@ -25,7 +25,7 @@ from .storage import read_json, read_tensors, write_json
 from .storage import write_tensors
 from .images import ImageData, to_float
 from .numbered import at_least, placed_model
-from .runs import load_weights
+from .unet import load_weights
 from .evaluate import as_float64
 
 # %% ../nbs/5_quality/02_classifier.ipynb #8931c34b

@@ -299,7 +299,7 @@ def _accuracies(
     if samples.labels is None:
         raise ValueError(
             "cas needs samples with labels: a model trained with classes "
-            "(num_classes, --num-classes)"
+            "(num_classes)"
         )
     epochs = max(3, min(20, 300_000 // len(samples)))
     learned, learned_real = (
