@@ -1,13 +1,15 @@
 """What is changed in the text of a page, once Quarto has rendered it."""
 
+import ast
 import re
 import struct
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
-from contents import Page, pages
+from contents import ROOT, Page
 
 HOME = "https://ddpm-lit.github.io/ddpm_lit/"
+CODE = "https://github.com/ddpm-lit/ddpm_lit/blob/main"
 MARKS = {
     "by definition": "definition",
     "proved": "proved",
@@ -31,16 +33,16 @@ def reshape(main: Tag, page: Page, site: Path) -> tuple[str, bool]:
     "Change the text in its place. Its table of contents, and whether it has formulas."
     for unwanted in main.select("header, script, style, nav#TOC"):
         unwanted.decompose()
-    for heading in main.select("h2, h3, h4, h5"):
-        linked(heading)
-    for step in (functions, code, claims, links, pictures, tables, formulas, callouts):
+    functions(main, page, site)
+    for title in main.select("h2, h3, h4, h5"):
+        linked(title)
+    for step in (code, claims, links, pictures, tables, formulas, callouts):
         step(main, page, site)
     return contents(main), bool(main.select_one("span.math"))
 
 
 def linked(heading: Tag) -> None:
     "A link to the heading, to be copied."
-    del heading["class"]
     name = heading.get_text(" ", strip=True)
     link = tag("a", "#", href=f"#{heading.get('id', '')}", class_="anchor")
     link["aria-label"] = f"Link to {name}"
@@ -51,41 +53,55 @@ def linked(heading: Tag) -> None:
 
 
 def functions(main: Tag, page: Page, site: Path) -> None:
-    """An exported function is shown once. nbdev shows heading, signature, docstring and,
-    folded, the source, which has all of these: where there is a source, it stays."""
-    for link in main.select("p > a[style]"):
-        if link.get_text() == "source":
-            place = link.parent.find_next("h3")
-            place.insert_after(where(page.module, link["href"]))
-            link.parent.decompose()
+    "An exported cell has a heading with its name, and says where it lies."
     for fold in main.select("details.code-fold"):
         summary = fold.find("summary")
         if summary is not None and summary.get_text() == "Exported source":
-            shown_once(fold)
-    for rule in main.select("hr"):
-        rule.decompose()
+            exported(fold, page.module)
 
 
-def where(module: str, source: str) -> Tag:
+def exported(fold: Tag, module: str) -> None:
+    block, cell = fold.select_one("div.sourceCode"), fold.parent
+    fold.replace_with(block)
+    cell["class"] = [*cell.get("class", []), "exported"]
+    top = [
+        node
+        for node in ast.parse(block.get_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
+    ]
+    for node in reversed(top):
+        cell.insert_before(heading(node.name))
+        cell.insert_before(where(module, node.name))
+    for node in top:
+        for method in getattr(node, "body", []):
+            if isinstance(node, ast.ClassDef) and isinstance(method, ast.FunctionDef):
+                name = f"{node.name}.{method.name}".lower()
+                block.insert_before(tag("span", id=name))
+
+
+def heading(name: str) -> Tag:
+    made = tag("h3", id=name.lower(), class_="function")
+    made["data-pagefind-weight"] = "10"
+    made.append(tag("code", name))
+    return made
+
+
+def where(module: str, name: str) -> Tag:
     "Where a function lies, in the line below its name."
+    file = f"ddpm_lit/{module.replace('.', '/')}.py"
     line = tag("p", "in the package: ", class_="where")
     line.append(tag("code", f"ddpm_lit.{module}"))
     line.append(" · ")
-    line.append(tag("a", "source", href=source))
+    lines = (ROOT / file).read_text("utf-8").splitlines()
+    starts = [i for i, text in enumerate(lines, 1) if defined(text) == name]
+    anchor = f"#L{starts[0]}" if starts else ""
+    line.append(tag("a", "source", href=f"{CODE}/{file}{anchor}"))
     return line
 
 
-def shown_once(fold: Tag) -> None:
-    "The source of a function, open, in the place of all that repeats parts of it."
-    cell = fold.parent
-    fold.replace_with(fold.select_one("div.sourceCode"))
-    cell["class"] = [*cell.get("class", []), "exported"]
-    before = cell.find_previous_sibling()
-    while before is not None and before.name in ("div", "p", "ul"):
-        gone, before = before, before.find_previous_sibling()
-        if "where" in gone.get("class", []):
-            return
-        gone.decompose()
+def defined(line: str) -> str:
+    found = re.match(r"(?:def|class) (\w+)", line)
+    return found[1] if found else ""
 
 
 def code(main: Tag, page: Page, site: Path) -> None:
