@@ -122,7 +122,9 @@ def finished(
     place = order.index(page)
     main = soup.body
     lead = soup.select_one('meta[name="description"]')
+    home = page.notebook == "index.ipynb"
     contents, formulas = reshape(main, page, site)
+    film, ways = hero(main) if home else ("", "")
     prose = (text.get_text(" ") for text in main.select("p, li, td, h2, h3"))
     words = len(" ".join(prose).split())
     return FRAME.render(
@@ -130,8 +132,10 @@ def finished(
         repository=REPOSITORY,
         address=page.address,
         root="../" * page.address.count("/"),
-        kind="home" if page.notebook == "index.ipynb" else "page",
-        name="ddpm_lit" if page.notebook == "index.ipynb" else page.title,
+        kind="home" if home else "page",
+        name="ddpm_lit" if home else page.title,
+        film=film,
+        ways=ways,
         title=page.title,
         part=page.part,
         description=lead["content"] if lead else page.title,
@@ -144,7 +148,7 @@ def finished(
         notebook_file=page.notebook.rpartition("/")[2],
         colab=f"{COLAB}/{page.notebook}",
         source=f"{REPOSITORY}/blob/main/nbs/{page.notebook}",
-        contents=contents,
+        contents="" if home else contents,
         formulas=formulas,
         body=main.decode_contents(),
         before=order[place - 1] if place else None,
@@ -152,6 +156,19 @@ def finished(
         version=version("ddpm_lit"),
         date=today,
     )
+
+
+def hero(main: Tag) -> tuple[str, str]:
+    "The film and the three doors of the first page, taken out of its text."
+    image = main.select_one("img")
+    film, around = str(image), image.parent
+    doors = next(p for p in main.select("p") if len(p.select("a")) == 3)
+    ways = "".join(str(link) for link in doors.select("a"))
+    doors.decompose()
+    image.extract()
+    if around.name == "p" and not around.get_text(strip=True):
+        around.decompose()
+    return film, ways
 
 
 def sidebar(here: Page) -> list[dict]:
