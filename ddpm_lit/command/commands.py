@@ -67,8 +67,7 @@ def free_name(
 
 # %% ../../nbs/7_command/06_commands.ipynb #82b685b6
 def new_run(
-    # the requested folder, or None for runs/`name`, or the next free runs/`name`-2 ...
-    out: Path | None,
+    out: Path | None,  # the requested folder; None: runs/NAME, or the next free one
     name: str,  # of the data
 ) -> Path:  # a new or empty folder
     "Make the run folder. UsageError if `out` holds something, OSError if it cannot be."
@@ -177,7 +176,7 @@ def with_attributes(args: Train) -> UNetConfig:
 
 # %% ../../nbs/7_command/06_commands.ipynb #67f51af1
 def by_main(
-    here: Any,  # as `processes` returns it
+    here: Any,  # what processes() returned
     work: Callable[[], Any],  # what only one process may do
 ) -> Any:
     "Run `work` on the main process; return its result, or raise its error, in all."
@@ -199,7 +198,7 @@ T = TypeVar("T")
 
 
 def main_first(
-    here: Any,  # as `processes` returns it
+    here: Any,  # what processes() returned
     work: Callable[[], T],  # what fetches something, and then finds it
 ) -> T:
     "Run `work` on the main process and then on the others: it fetches once."
@@ -224,11 +223,13 @@ def fit(
     facts: RunFacts,  # for config.json
     others: Trackers = Trackers(),
 ) -> None:
-    """Train to the end, showing how far it is. Stopped after Ctrl-C or SIGTERM, when a
-    checkpoint is written."""
+    """Train to the end, showing how far it is.
+
+    Stopped after Ctrl-C or SIGTERM, when a checkpoint is written."""
     steps, mine = trainer.config.steps, trainer.here.is_main_process
     recent: deque[float] = deque(maxlen=100)
     note = lambda record: _loss_and_speed(recent, record)
+    shown = lambda passed: watch(passed, "training", steps, trainer.step, note, mine)
 
     def follow(record: TrainRecord) -> None:
         recent.append(record.loss)
@@ -238,7 +239,7 @@ def fit(
         trainer.fit(
             folder,
             facts,
-            watch=lambda them: watch(them, "training", steps, trainer.step, note, mine),
+            watch=shown,
             stop=lambda: any_signal(noted, trainer) > 0,
             on_record=follow,
             on_samples=lambda images, step: others.images("samples", images, step),
@@ -287,8 +288,8 @@ def final_choice(
 
 # %% ../../nbs/7_command/06_commands.ipynb #206c2bd2
 _NOT_FULL = {
-    "fast": "the training was short, so only 64 samples are drawn, by 10 steps of DDIM; "
-    "for all of them: ddpm-lit resume {} --final full",
+    "fast": "the training was short, so only 64 samples are drawn, by 10 steps of "
+    "DDIM; for all of them: ddpm-lit resume {} --final full",
     "none": "no samples are drawn; for them: ddpm-lit resume {} --final full",
 }
 

@@ -78,10 +78,10 @@ _WIDEST = 4096  # pixels; what is wider does not fit into memory
 # %% ../../nbs/7_command/03_recipes.ipynb #cf4a20df
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a model on DATA, and leave a run folder: the model, checkpoints from which
-    `ddpm-lit resume` continues, the log, samples, and summary.html, a page of it all.
+    """Train a model on DATA, and leave a run folder with summary.html, a page of it all.
 
-    Defaults are the preset's. `accelerate launch` and `torchrun` share out the work."""
+    `ddpm-lit resume` continues from its checkpoints. The defaults are the preset's.
+    `accelerate launch` and `torchrun` share out the work."""
 
     # digits, mnist, fashion-mnist, cifar10 or celeba; or a folder or zip of images
     data: str
@@ -270,7 +270,7 @@ def _check_against(args: Train, model: Train) -> None:
 
 # %% ../../nbs/7_command/03_recipes.ipynb #92cd274f
 def reading(
-    argv: Sequence[str],  # the words after `train`
+    argv: Sequence[str],  # the words after train
     preset: Train = PRESETS["folder"],  # for the defaults
 ) -> Any:  # a draft
     "What the words say, unchecked. UsageError without DATA."
@@ -293,10 +293,11 @@ def _defaults(argv: Sequence[str]) -> Train:
 
 # %% ../../nbs/7_command/03_recipes.ipynb #c162be54
 def read_train(
-    argv: Sequence[str],  # the words after `train`
+    argv: Sequence[str],  # the words after train
 ) -> Train:
-    """Read and check a command line, with the preset of its data as defaults, or what
-    the model of --from brings. UsageError says what is wrong."""
+    """Read and check a command line. UsageError says what is wrong.
+
+    The defaults are the preset of its data, or what the model of --from brings."""
     preset, start = _defaults(argv), None
     if HELP & set(argv):
         argv = ["--help"]
