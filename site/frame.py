@@ -38,7 +38,7 @@ class Made:
 
 
 LIBRARY = Made("reference/api/index.html", "Library")
-COMMAND = Made("reference/command.html", "The command's flags")
+COMMAND = Made("reference/command.html", "Command")
 
 
 def version() -> str:

@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 
 # found by way of website, which adds the folder site
 import example
+import finish
 import flags
 import reference
 import reshape
@@ -160,14 +161,26 @@ def test_source_links_lead_to_the_line(soups):
 
 
 def test_claims_of_a_function_are_linked(soups):
-    entry = soups["reference/api/posterior.html"].find(id="q_posterior").parent
-    line = next(dd for dd in entry.select("dd") if "DDPM eq. 7, mean:" in dd.text)
-    assert [a.text for a in line.select("a")] == ["✓ proved", "⇔ tied"]
+    "A proof names no function; it belongs to those that are tied to it by its name."
+    entry = soups["reference/api/gaussian.html"].find(id="gaussian.log_prob").parent
+    line = next(dd for dd in entry.select("dd") if "log density:" in dd.text)
+    assert [a.text for a in line.select("a")] == ["✓ proved", "⇔ tied", "≈ checked"]
+
+
+def test_sitemap_has_the_reference_once(tmp_path):
+    path = tmp_path / "sitemap.xml"
+    path.write_text("<urlset>\n  <url><loc>x/a.html</loc></url>\n</urlset>\n", "utf-8")
+    for _ in range(2):
+        finish.sitemap(tmp_path, ["a.html", "reference/command.html"])
+    text = path.read_text("utf-8")
+    assert text.count("<loc>") == 2
+    assert f"<loc>{finish.SITE}/reference/command.html</loc>" in text
 
 
 def test_frame_of_the_reference(soups):
     soup = soups["reference/api/ddpm.html"]
-    assert soup.select_one(".book [aria-current]").text == "Library"
+    for page, name in ((soup, "Library"), (soups["reference/command.html"], "Command")):
+        assert page.select_one(".book [aria-current]").text == name
     assert soup.h1.text == "ddpm_lit.ddpm"
     ids = [tag["id"] for tag in soup.select("[id]")]
     assert len(ids) == len(set(ids))
@@ -363,7 +376,8 @@ def test_headings_have_links_and_are_listed():
 def test_exported_cells_have_a_heading():
     code = "class Thing:\n    def size(self): ...\n\n\ndef q_posterior(): ...\n"
     main, table, _ = text(
-        '<div class="cell"><details class="code-fold"><summary>Exported source</summary>'
+        '<div class="cell"><details class="code-fold">'
+        "<summary>Exported source</summary>"
         f'<div class="sourceCode"><pre>{code}</pre></div></details></div>'
     )
     assert [tag["id"] for tag in main.select("h3")] == ["thing", "q_posterior"]
