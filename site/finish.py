@@ -16,7 +16,7 @@ import jinja2
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page, pages
 from redirects import write as write_redirects
-from reshape import reshape
+from reshape import claims, reshape
 
 HERE = Path(__file__).resolve().parent
 SITE = "https://ddpm-lit.github.io/ddpm_lit"
@@ -205,6 +205,7 @@ def finish(site: Path) -> None:
         text = path.read_text("utf-8") if path.is_file() else ""
         if '<meta name="generator" content="quarto' in text:
             found[page] = BeautifulSoup(text, "lxml")
+            claims(found[page].body)
     if "QUARTO_PROJECT_RENDER_ALL" in os.environ and len(found) < len(pages()):
         raise SystemExit("Quarto did not render all pages")
     formulas = spans(found.values())
