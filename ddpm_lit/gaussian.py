@@ -60,7 +60,7 @@ def gaussian_kl(
     p: Gaussian,  # var > 0
     q: Gaussian,  # of the same shape; var > 0
 ) -> Tensor:  # nats for each coordinate, >= 0 after rounding too
-    "KL(p‖q) = ½ (log(v_q/v_p) + (v_p + (μ_p − μ_q)²)/v_q − 1), sum it over an image."
+    "KL(p‖q) = ½ (log(v_q/v_p) + (v_p + (μ_p − μ_q)²)/v_q − 1) of each coordinate."
     # v_p/v_q − 1, exact to the last digit where the variances are close
     excess = (p.var - q.var) / q.var
     log_ratio = torch.where(

@@ -585,3 +585,10 @@ def test_zero_terminal_snr_is_fine_for_x0_and_v(param):
     oracle = GaussianMixtureOracle(schedule, [1.0], [[M]], [VAR], param)
     x = sample(Denoiser(oracle, schedule, param), images(0, 4, 1), DDIM(20))
     assert torch.isfinite(x).all() and isinstance(schedule, NoiseSchedule)
+
+
+@pytest.mark.parametrize("sampler", [DDPM(), DDIM(eta=1.0)])
+def test_a_stochastic_step_without_noise_is_refused(sampler):
+    x = torch.zeros(1, 1)
+    with pytest.raises(ValueError, match="noise must be a tensor .*, got None"):
+        sampler.step(linear_schedule(), x, Prediction(x, x), 500, 400, None)

@@ -35,10 +35,9 @@ from .recipes import Train, find_model
 from .terminal import Stopped, UsageError, flagged, nearest
 from .terminal import noted_signals, usage
 from ..images import ImageData, save_grid, to_uint8
-from ..generate import DrawConfig, draw_pixels, encode_decode
-from ..generate import inpaintings, interpolation, optimized, read_image
-from ..generate import read_mask, save_trajectories, save_trajectories_gif
-from ..generate import trajectories
+from ..generate import DrawConfig, draw_pixels, encode_decode, inpaintings
+from ..generate import interpolation, optimized, read_image, read_mask
+from ..generate import save_trajectories, save_trajectories_gif, trajectories
 from ..folders import claim, draw_folder, missing, read_settings
 from ..folders import sampling_settings
 from ..configs import TrainConfig, UNetConfig
