@@ -26,10 +26,22 @@ class Page:
         return f"{folder}/{name}" if folder else name
 
     @cached_property
+    def _cells(self) -> list[tuple[str, str]]:
+        notebook = json.loads((ROOT / "nbs" / self.notebook).read_text("utf-8"))
+        return [
+            (cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]
+        ]
+
+    @property
     def cells(self) -> list[str]:
         "The sources of its cells."
-        notebook = json.loads((ROOT / "nbs" / self.notebook).read_text("utf-8"))
-        return ["".join(cell["source"]) for cell in notebook["cells"]]
+        return [source for _, source in self._cells]
+
+    @property
+    def prose(self) -> str:
+        "Its text without its code."
+        kept = (source for kind, source in self._cells if kind == "markdown")
+        return "\n\n".join(kept)
 
     @property
     def module(self) -> str:

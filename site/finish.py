@@ -9,29 +9,16 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
-import jinja2
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page, pages
+from frame import HERE, REPOSITORY, framed
 from redirects import write as write_redirects
+from reference import write as write_reference
 from reshape import claims, reshape
 
-HERE = Path(__file__).resolve().parent
-SITE = "https://ddpm-lit.github.io/ddpm_lit"
-REPOSITORY = "https://github.com/ddpm-lit/ddpm_lit"
 COLAB = "https://colab.research.google.com/github/ddpm-lit/ddpm_lit/blob/main/nbs"
-DOORS = [
-    ("Read", "introduction.html"),
-    ("Install", "index.html#two-commands"),
-    ("Reference", "reference/equations.html"),
-]
-FRAME = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE),
-    trim_blocks=True,
-    lstrip_blocks=True,
-).get_template("page.html")
 
 
 # What comes from npm
@@ -60,12 +47,13 @@ def typeset(formulas: list[tuple[str, bool]]) -> list[str]:
     return json.loads(done.stdout)
 
 
+SERIF = "@fontsource-variable/source-serif-4/files/source-serif-4"
+SANS = "@fontsource-variable/source-sans-3/files/source-sans-3"
 FONTS = {
-    "serif": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal",
-    "serif-italic": "@fontsource-variable/source-serif-4/files/"
-    "source-serif-4-latin-wght-italic",
-    "serif-greek": "@fontsource-variable/source-serif-4/files/source-serif-4-greek-wght-normal",
-    "sans": "@fontsource-variable/source-sans-3/files/source-sans-3-latin-wght-normal",
+    "serif": f"{SERIF}-latin-wght-normal",
+    "serif-italic": f"{SERIF}-latin-wght-italic",
+    "serif-greek": f"{SERIF}-greek-wght-normal",
+    "sans": f"{SANS}-latin-wght-normal",
 }
 CODE_FONTS = {
     "code": "@fontsource/iosevka/files/iosevka-latin-400-normal",
@@ -127,22 +115,16 @@ def finished(
     film, ways = hero(main) if home else ("", "")
     prose = (text.get_text(" ") for text in main.select("p, li, td, h2, h3"))
     words = len(" ".join(prose).split())
-    return FRAME.render(
-        site=SITE,
-        repository=REPOSITORY,
-        address=page.address,
-        root="../" * page.address.count("/"),
+    return framed(
+        page,
+        main.decode_contents(),
         kind="home" if home else "page",
         name="ddpm_lit" if home else page.title,
         film=film,
         ways=ways,
-        title=page.title,
-        part=page.part,
         description=lead["content"] if lead else page.title,
         lead=lead["content"] if lead else "",
         picture=picture,
-        doors=DOORS,
-        book=sidebar(page),
         minutes=max(1, round(words / 230)),
         notebook=page.notebook,
         notebook_file=page.notebook.rpartition("/")[2],
@@ -150,10 +132,8 @@ def finished(
         source=f"{REPOSITORY}/blob/main/nbs/{page.notebook}",
         contents="" if home else contents,
         formulas=formulas,
-        body=main.decode_contents(),
         before=order[place - 1] if place else None,
         after=order[place + 1] if place + 1 < len(order) else None,
-        version=version("ddpm_lit"),
         date=today,
     )
 
@@ -169,19 +149,6 @@ def hero(main: Tag) -> tuple[str, str]:
     if around.name == "p" and not around.get_text(strip=True):
         around.decompose()
     return film, ways
-
-
-def sidebar(here: Page) -> list[dict]:
-    "The parts with their pages; that of the page is open."
-    names = dict.fromkeys(page.part for page in pages())
-    return [
-        {
-            "name": name,
-            "open": name == here.part,
-            "pages": [page for page in pages() if page.part == name],
-        }
-        for name in names
-    ]
 
 
 def first_picture(soup: BeautifulSoup, page: Page) -> str:
@@ -216,7 +183,7 @@ def finish(site: Path) -> None:
     for span, formula in zip(formulas, known):
         span.string = f"\ue000{places[formula]}\ue001"
     today = date.today().isoformat()
-    characters = set(map(chr, range(32, 127)))
+    characters = set(map(chr, range(32, 127))) | set(write_reference(site, today))
     for page, soup in found.items():
         picture = first_picture(soup, page)
         for code in soup.select("code"):
