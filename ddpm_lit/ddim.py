@@ -52,9 +52,8 @@ class DDIM:
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides (t, s), from the noisiest to the last, which ends at 0."
-        return time_pairs(
-            schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end
-        )
+        how = self.steps, self.spacing, self.timesteps, self.quad_end
+        return time_pairs(schedule.T, *how)
 
     def step(
         self,

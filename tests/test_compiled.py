@@ -132,8 +132,12 @@ def test_gradients_of_the_divergence(ratio, var):
     torch.testing.assert_close(slope, want, rtol=1e-12, atol=1e-12 / var)
 
 
-@pytest.mark.parametrize("dtype, digits", [(torch.float32, 2e-6), (torch.float64, 1e-14)])
-@pytest.mark.parametrize("gap", [1e-7, 3e-7, 1e-5, 1e-3, 0.05, 0.0999, 0.1001, 0.5, 9.0])
+DIGITS = [(torch.float32, 2e-6), (torch.float64, 1e-14)]
+GAPS = [1e-7, 3e-7, 1e-5, 1e-3, 0.05, 0.0999, 0.1001, 0.5, 9.0]
+
+
+@pytest.mark.parametrize("dtype, digits", DIGITS)
+@pytest.mark.parametrize("gap", GAPS)
 def test_the_divergence_keeps_its_digits(dtype, digits, gap):
     mpmath = pytest.importorskip("mpmath")
     w = torch.tensor(0.02, dtype=dtype)
