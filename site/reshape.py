@@ -70,7 +70,7 @@ def exported(fold: Tag, module: str) -> None:
         for node in ast.parse(block.get_text()).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
     ]
-    for node in reversed(top):
+    for node in top:
         cell.insert_before(heading(node.name))
         cell.insert_before(where(module, node.name))
     for node in top:

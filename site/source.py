@@ -378,13 +378,13 @@ class Module:
                 yield name, Parameter(name, "", written(part.value), comment)
 
     def members(self, node: ast.ClassDef, owner: str = "") -> Iterator[Entry]:
-        "Public methods and properties, with those of private bases."
+        "Public methods and properties, with those of bases that are not public."
         owner = owner or node.name
         own = list(self.own_members(node, owner))
         yield from own
         seen = {one.name for one in own}
         for module, base in self.base_nodes(node):
-            if base.name.startswith("_"):
+            if base.name not in public().get(module.name, []):
                 for one in module.members(base, owner):
                     if one.name not in seen:
                         yield one
