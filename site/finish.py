@@ -16,7 +16,7 @@ from contents import ROOT, Page, pages
 from frame import HERE, REPOSITORY, SITE, framed
 from redirects import write as write_redirects
 from reference import write as write_reference
-from reshape import reshape
+from reshape import claims, reshape
 
 COLAB = "https://colab.research.google.com/github/ddpm-lit/ddpm_lit/blob/main/nbs"
 
@@ -183,6 +183,7 @@ def finish(site: Path) -> None:
         text = path.read_text("utf-8") if path.is_file() else ""
         if '<meta name="generator" content="quarto' in text:
             found[page] = BeautifulSoup(text, "lxml")
+            claims(found[page].body)
     if "QUARTO_PROJECT_RENDER_ALL" in os.environ and len(found) < len(pages()):
         raise SystemExit("Quarto did not render all pages")
     formulas = spans(found.values())

@@ -11,14 +11,15 @@ from source import public
 
 HOME = "https://ddpm-lit.github.io/ddpm_lit/"
 CODE = "https://github.com/ddpm-lit/ddpm_lit/blob/main"
-MARKS = {
+KINDS = {  # the word of a claim, and how its block looks
     "by definition": "definition",
     "proved": "proved",
-    "proved for a special case": "case",
+    "proved for": "case",
     "refuted": "refuted",
     "checked": "checked",
     "tied": "tied",
 }
+FOLDED = {"refuted": "A counterexample"}  # what follows the formula; else conditions
 
 
 def tag(name: str, text: str = "", **attributes: str) -> Tag:
@@ -37,7 +38,7 @@ def reshape(main: Tag, page: Page, site: Path) -> tuple[str, bool]:
     functions(main, page, site)
     for title in main.select("h2, h3, h4, h5"):
         linked(title)
-    for step in (code, claims, links, pictures, tables, formulas, callouts):
+    for step in (code, links, pictures, tables, formulas, callouts):
         step(main, page, site)
     return contents(main), bool(main.select_one("span.math"))
 
@@ -117,39 +118,98 @@ def code(main: Tag, page: Page, site: Path) -> None:
     for fold in main.select("details.code-fold > summary"):
         if fold.get_text() == "Code":
             fold.string = "Show the code"
+    for cell in main.select("div.cell"):
+        source = cell.find("div", class_="sourceCode", recursive=False)
+        if source is None or "exported" in cell["class"]:
+            continue
+        if only_imports(source.get_text()):
+            folded(source, "Imports")
+        elif cell.select_one("figure") and len(source.get_text().splitlines()) > 6:
+            folded(source, "The code of this figure")
+
+
+def only_imports(text: str) -> bool:
+    "Whether a cell only imports, and perhaps chooses the style of figures."
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return False
+    kinds = (ast.Import, ast.ImportFrom)
+    rest = [node for node in tree.body if not isinstance(node, kinds)]
+    style = all("style.use" in ast.unparse(node) for node in rest)
+    return style and len(rest) < len(tree.body)
+
+
+def folded(source: Tag, name: str) -> None:
+    fold = source.wrap(tag("details", class_="code-fold"))
+    fold.insert(0, tag("summary", name))
 
 
 # Claims
 
 
-def claims(main: Tag, page: Page, site: Path) -> None:
-    "Each claim becomes a block of its kind, its first formula a display."
+def claims(main: Tag) -> None:
+    """Each claim becomes a block of its kind, its formula a display. This comes before
+    the formulas are set."""
     for line in main.select(".cell-output-markdown > p"):
         word = line.find("strong")
-        if word is None or word.get_text() not in MARKS:
-            continue
-        claim_block(line, word)
+        words = word.get_text() if word else ""
+        kind = KINDS.get(words, KINDS.get(words[: len("proved for")], ""))
+        found = re.match(r"\s*\((.*)\)\s*$", named(word), re.S) if kind else None
+        if found:
+            line.replace_with(block(kind, words, found[1], line, word))
 
 
-def claim_block(line: Tag, word: Tag) -> None:
-    kind = MARKS[word.get_text()]
-    mark, name = line.contents[0], ""
-    after = word.next_sibling
-    found = re.match(r"\s*\((.*)\)\s*", str(after or ""), re.S)
-    if found is None:
-        return
-    name = found[1]
-    block = tag("div", class_=f"claim {kind}")
+def named(word: Tag) -> str:
+    "What stands behind the word of a claim, up to its formula."
+    text = str(word.next_sibling or "")
+    return text.split("\u2003")[0]
+
+
+def block(kind: str, words: str, name: str, line: Tag, word: Tag) -> Tag:
+    made = tag("div", class_=f"claim {kind}")
     head = tag("p", class_="head")
-    head.append(tag("span", str(mark).strip(), class_="mark", aria_hidden="true"))
-    head.append(tag("strong", word.get_text()))
+    mark = str(line.contents[0]).strip()
+    head.append(tag("span", mark, class_="mark", aria_hidden="true"))
+    head.append(tag("strong", words))
     head.append(tag("span", name, class_="name"))
-    block.append(head)
-    body = tag("div", class_="body")
-    for piece in list(after.next_siblings):
-        body.append(piece.extract())
-    block.append(body)
-    line.replace_with(block)
+    made.append(head)
+    first = word.next_sibling
+    rest = str(first).split("\u2003", 1)[-1].strip() if first else ""
+    pieces = [rest, *(piece.extract() for piece in list(first.next_siblings))]
+    formula = next((p for p in pieces if is_formula(p)), None)
+    if formula is None or rest:
+        made.append(paragraph(pieces, "body"))
+        return made
+    formula["class"] = ["math", "display"]
+    made.append(formula)
+    after = pieces[pieces.index(formula) + 1 :]
+    if "".join(map(text_of, after)).strip(" .,;"):
+        fold = tag("details")
+        fold.append(tag("summary", FOLDED.get(kind, "Conditions")))
+        fold.append(paragraph([cut(after[0]), *after[1:]], "rest"))
+        made.append(fold)
+    return made
+
+
+def is_formula(piece: object) -> bool:
+    return isinstance(piece, Tag) and "math" in piece.get("class", [])
+
+
+def text_of(piece: object) -> str:
+    return piece.get_text() if isinstance(piece, Tag) else str(piece)
+
+
+def cut(piece: object) -> object:
+    "Without the comma that joined it to the formula."
+    return piece if isinstance(piece, Tag) else str(piece).lstrip(" ,;")
+
+
+def paragraph(pieces: list, kind: str) -> Tag:
+    made = tag("p", class_=kind)
+    for piece in pieces:
+        made.append(piece)
+    return made
 
 
 # Links and pictures

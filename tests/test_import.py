@@ -187,8 +187,8 @@ def test_every_module_comes_from_a_notebook():
 
 
 def test_public_names_are_those_of_the_stub():
-    """Each is there, under its own name, as type checkers ask for; none is the name of a
-    module, which would hide it once that module is imported."""
+    """Each is there, under its own name, as type checkers ask for; none is the name of
+    a module, which would hide it once that module is imported."""
     import ddpm_lit
 
     tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+# %% ../../nbs/7_command/06_commands.ipynb #d4ae1ddb
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def free_name(
     suffix: str,  # such as ".png"
     taken: Callable[[Path], bool] = Path.exists,  # whether a path cannot be had
 ) -> Path:
-    "A path that is not taken: the stem and the suffix, else with -2, -3, … between them."
+    "A path that is free: stem and suffix, with -2, -3, … between them where need be."
     stems = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
     paths = (folder / f"{stem}{suffix}" for stem in stems)
     return next(path for path in paths if not taken(path))
@@ -106,7 +107,7 @@ def new_file(
     path: Path,
     overwrite: bool | None = None,  # None: the command has no such flag
 ) -> Path:
-    "A file to write. UsageError if it is there already, OSError if it cannot be written."
+    "A file to write. UsageError if it is there already, OSError if it cannot be made."
     if path.exists() and not overwrite:
         hint = "" if overwrite is None else "; --overwrite replaces it"
         raise UsageError(
@@ -624,7 +625,9 @@ def sample_command(args: Sample) -> None:
     with usage():
         sampler = args.build(run.schedule.T)
         steps = len(sampler.pairs(run.schedule))
-        labels, special = requested_labels(args, run), mode_options(args, run)
+        labels = requested_labels(args, run)
+    with usage(mask="--inpaint"):
+        special = mode_options(args, run)
     device = args.common.torch_device
     how = (args.seed, labels, args.guidance, args.batch, device)
     config = DrawConfig(sampler, *how)
