@@ -431,11 +431,11 @@ def test_what_follows_the_formula_of_a_claim_is_folded(word, title):
 
 
 def test_claims_in_words_stay_in_one_line():
-    said = "<code>q_posterior</code> agrees at 1000 points"
-    main = claim(f"⇔ <strong>tied</strong> (n) \u2003 {said}")
-    assert (
-        main.select_one(".claim.tied .body").text == "q_posterior agrees at 1000 points"
-    )
+    "With a formula among the words too."
+    main = claim("⇔ <strong>tied</strong> (n) \u2003 <code>f</code> agrees")
+    assert main.select_one(".claim.tied .body").text == "f agrees"
+    main = claim(f"≈ <strong>checked</strong> (n) \u2003 against {FORMULA}: 1 number")
+    assert main.select_one(".claim.checked .body").text == "against a = b: 1 number"
     assert not main.select("details, .display")
 
 
