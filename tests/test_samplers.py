@@ -597,7 +597,7 @@ def test_a_stochastic_step_without_noise_is_refused(sampler):
 
 
 def test_half_precision_is_widened_once_and_at_the_start():
-    "What a walk, or the way back, makes of bfloat16 is what it makes of the same floats."
+    "Of bfloat16 a walk, or the way back, makes what it makes of the same float32."
     start, schedule = images(3, 2, 3).bfloat16(), linear_schedule()
     denoiser = Denoiser(lambda x, t: 0.3 * torch.sin(3 * x), schedule)
     for walk in (
