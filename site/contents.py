@@ -25,6 +25,11 @@ class Page:
         name = re.sub(r"^\d+[a-z]?_", "", name).replace(".ipynb", ".html")
         return f"{folder}/{name}" if folder else name
 
+    @property
+    def root(self) -> str:
+        "The way from it to the root of the site."
+        return "../" * self.address.count("/")
+
     @cached_property
     def _cells(self) -> list[tuple[str, str]]:
         notebook = json.loads((ROOT / "nbs" / self.notebook).read_text("utf-8"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page, pages
-from frame import HERE, REPOSITORY, framed
+from frame import HERE, REPOSITORY, SITE, framed
 from redirects import write as write_redirects
 from reference import write as write_reference
 from reshape import claims, reshape
@@ -164,6 +164,17 @@ def spans(soups: Iterable[BeautifulSoup]) -> list[Tag]:
     return [span for soup in soups for span in soup.select("span.math")]
 
 
+def sitemap(site: Path, addresses: Iterable[str]) -> None:
+    "Pages that Quarto does not know, in the list that it leaves for search engines."
+    path = site / "sitemap.xml"
+    if not path.is_file():
+        return
+    text = path.read_text("utf-8")
+    new = [one for one in addresses if f"/{one}</loc>" not in text]
+    lines = "".join(f"  <url>\n    <loc>{SITE}/{one}</loc>\n  </url>\n" for one in new)
+    path.write_text(text.replace("</urlset>", f"{lines}</urlset>"), "utf-8")
+
+
 def finish(site: Path) -> None:
     modules = install()
     found = {}
@@ -183,7 +194,8 @@ def finish(site: Path) -> None:
     for span, formula in zip(formulas, known):
         span.string = f"\ue000{places[formula]}\ue001"
     today = date.today().isoformat()
-    characters = set(map(chr, range(32, 127))) | set(write_reference(site, today))
+    made_here = write_reference(site, today)
+    characters = set(map(chr, range(32, 127))) | set("".join(made_here.values()))
     for page, soup in found.items():
         picture = first_picture(soup, page)
         for code in soup.select("code"):
@@ -198,6 +210,7 @@ def finish(site: Path) -> None:
     shutil.rmtree(site / "site_libs", ignore_errors=True)
     (site / "search.json").unlink(missing_ok=True)
     write_redirects(site)
+    sitemap(site, made_here)
     search(modules, site)
 
 

@@ -33,12 +33,16 @@ class Made:
     number: str = ""
 
     @property
+    def root(self) -> str:
+        return "../" * self.address.count("/")
+
+    @property
     def short(self) -> str:
         return self.title
 
 
 LIBRARY = Made("reference/api/index.html", "Library")
-COMMAND = Made("reference/command.html", "The command's flags")
+COMMAND = Made("reference/command.html", "Command")
 
 
 def version() -> str:
@@ -63,7 +67,7 @@ def framed(page: Page | Made, body: str, **facts: Any) -> str:
         site=SITE,
         repository=REPOSITORY,
         address=page.address,
-        root="../" * page.address.count("/"),
+        root=page.root,
         doors=DOORS,
         book=sidebar(page),
         version=version(),

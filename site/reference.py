@@ -367,8 +367,8 @@ def command_page(today: str) -> str:
     return framed(COMMAND, text, before=made(order()[-1]), **facts)
 
 
-def write(site: Path, today: str) -> str:
-    "Write all pages of the reference. Their text, for the fonts."
+def write(site: Path, today: str) -> dict[str, str]:
+    "Write all pages of the reference. Their texts, by address."
     texts = {
         LIBRARY.address: index_page(today),
         COMMAND.address: command_page(today),
@@ -379,7 +379,7 @@ def write(site: Path, today: str) -> str:
         path = site / address
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-    return "".join(texts.values())
+    return texts
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page
+from source import public
 
 HOME = "https://ddpm-lit.github.io/ddpm_lit/"
 CODE = "https://github.com/ddpm-lit/ddpm_lit/blob/main"
@@ -58,10 +59,10 @@ def functions(main: Tag, page: Page, site: Path) -> None:
     for fold in main.select("details.code-fold"):
         summary = fold.find("summary")
         if summary is not None and summary.get_text() == "Exported source":
-            exported(fold, page.module)
+            exported(fold, page)
 
 
-def exported(fold: Tag, module: str) -> None:
+def exported(fold: Tag, page: Page) -> None:
     block, cell = fold.select_one("div.sourceCode"), fold.parent
     fold.replace_with(block)
     cell["class"] = [*cell.get("class", []), "exported"]
@@ -72,7 +73,7 @@ def exported(fold: Tag, module: str) -> None:
     ]
     for node in top:
         cell.insert_before(heading(node.name))
-        cell.insert_before(where(module, node.name))
+        cell.insert_before(where(page, node.name))
     for node in top:
         for method in getattr(node, "body", []):
             if isinstance(node, ast.ClassDef) and isinstance(method, ast.FunctionDef):
@@ -87,8 +88,9 @@ def heading(name: str) -> Tag:
     return made
 
 
-def where(module: str, name: str) -> Tag:
+def where(page: Page, name: str) -> Tag:
     "Where a function lies, in the line below its name."
+    module = page.module
     file = f"ddpm_lit/{module.replace('.', '/')}.py"
     line = tag("p", "in the package: ", class_="where")
     line.append(tag("code", f"ddpm_lit.{module}"))
@@ -97,6 +99,10 @@ def where(module: str, name: str) -> Tag:
     starts = [i for i, text in enumerate(lines, 1) if defined(text) == name]
     anchor = f"#L{starts[0]}" if starts else ""
     line.append(tag("a", "source", href=f"{CODE}/{file}{anchor}"))
+    if name in public().get(module, []):
+        entry = f"reference/api/{module}.html#{name.lower()}"
+        line.append(" · ")
+        line.append(tag("a", "reference", href=page.root + entry))
     return line
 
 
@@ -211,10 +217,9 @@ def paragraph(pieces: list, kind: str) -> Tag:
 
 def links(main: Tag, page: Page, site: Path) -> None:
     "Links to the book's own pages are relative, so that every copy leads to itself."
-    root = "../" * page.address.count("/")
     for link in main.select("a[href]"):
         if link["href"].startswith(HOME):
-            link["href"] = root + link["href"].removeprefix(HOME)
+            link["href"] = page.root + link["href"].removeprefix(HOME)
         if link.get("target") == "_blank":
             del link["target"]
 

@@ -67,6 +67,7 @@ class Entry:
     bases: tuple[str, ...] = ()
     function: str = ""  # the function that a method is, where it stands by itself
     value: str = ""  # of a constant
+    fields: bool = False  # whether the parameters of a class are what it holds
 
     @property
     def full(self) -> str:
@@ -340,6 +341,7 @@ class Module:
             refusals(check) if check else (),
             tuple(self.members(node)),
             tuple(ast.unparse(base) for base in node.bases),
+            fields=init is None,
         )
 
     def base_nodes(self, node: ast.ClassDef) -> Iterator[tuple["Module", ast.ClassDef]]:

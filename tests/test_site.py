@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 
 # found by way of website, which adds the folder site
 import example
+import finish
 import flags
 import reference
 import reshape
@@ -160,14 +161,26 @@ def test_source_links_lead_to_the_line(soups):
 
 
 def test_claims_of_a_function_are_linked(soups):
-    entry = soups["reference/api/posterior.html"].find(id="q_posterior").parent
-    line = next(dd for dd in entry.select("dd") if "DDPM eq. 7, mean:" in dd.text)
-    assert [a.text for a in line.select("a")] == ["✓ proved", "⇔ tied"]
+    "A proof names no function; it belongs to those that are tied to it by its name."
+    entry = soups["reference/api/gaussian.html"].find(id="gaussian.log_prob").parent
+    line = next(dd for dd in entry.select("dd") if "log density:" in dd.text)
+    assert [a.text for a in line.select("a")] == ["✓ proved", "⇔ tied", "≈ checked"]
+
+
+def test_sitemap_has_the_reference_once(tmp_path):
+    path = tmp_path / "sitemap.xml"
+    path.write_text("<urlset>\n  <url><loc>x/a.html</loc></url>\n</urlset>\n", "utf-8")
+    for _ in range(2):
+        finish.sitemap(tmp_path, ["a.html", "reference/command.html"])
+    text = path.read_text("utf-8")
+    assert text.count("<loc>") == 2
+    assert f"<loc>{finish.SITE}/reference/command.html</loc>" in text
 
 
 def test_frame_of_the_reference(soups):
     soup = soups["reference/api/ddpm.html"]
-    assert soup.select_one(".book [aria-current]").text == "Library"
+    for page, name in ((soup, "Library"), (soups["reference/command.html"], "Command")):
+        assert page.select_one(".book [aria-current]").text == name
     assert soup.h1.text == "ddpm_lit.ddpm"
     ids = [tag["id"] for tag in soup.select("[id]")]
     assert len(ids) == len(set(ids))
@@ -363,15 +376,18 @@ def test_headings_have_links_and_are_listed():
 def test_exported_cells_have_a_heading():
     code = "class Thing:\n    def size(self): ...\n\n\ndef q_posterior(): ...\n"
     main, table, _ = text(
-        '<div class="cell"><details class="code-fold"><summary>Exported source</summary>'
+        '<div class="cell"><details class="code-fold">'
+        "<summary>Exported source</summary>"
         f'<div class="sourceCode"><pre>{code}</pre></div></details></div>'
     )
     assert [tag["id"] for tag in main.select("h3")] == ["thing", "q_posterior"]
     assert main.find(id="thing.size").name == "span"
     assert "exported" in main.select_one(".cell")["class"]
     assert not main.select("details")
-    line = main.select(".where a")[-1]["href"]
-    number = int(line.partition("#L")[2])
+    source, entry = main.select(".where")[1].select("a")
+    assert entry["href"] == "../reference/api/posterior.html#q_posterior"
+    assert len(main.select(".where a")) == 3, "Thing is not public"
+    number = int(source["href"].partition("#L")[2])
     written = (ROOT / "ddpm_lit/posterior.py").read_text("utf-8").splitlines()
     assert written[number - 1].startswith("def q_posterior")
 
@@ -443,3 +459,44 @@ def test_callouts_that_fold_need_no_script():
     )
     assert main.select_one("details.callout summary").text == "Solution"
     assert main.select_one("details.callout p").text == "Forty-two"
+
+
+# A page in its frame
+
+
+def framed(page: Page, html: str) -> BeautifulSoup:
+    head = '<head><meta name="description" content="Promise"></head>'
+    soup = BeautifulSoup(f"<html>{head}<body>{html}</body></html>", "lxml")
+    made = finish.finished(page, soup, ROOT, "images/card.png", "2026-01-01")
+    return BeautifulSoup(made, "lxml")
+
+
+def test_a_page_in_its_frame():
+    soup = framed(POSTERIOR, '<h2 id="a">A</h2><h2 id="b">B</h2><p>words</p>')
+    assert [tag.text for tag in soup.select("h1")] == [POSTERIOR.title]
+    assert soup.select_one(".lead").text == "Promise"
+    assert soup.select_one(".book [aria-current]").text.endswith(POSTERIOR.short)
+    assert soup.select_one(".book details[open] summary").text == POSTERIOR.part
+    assert len(soup.select(".contents li")) == 2
+    assert soup.select_one("article").p and "words" in soup.select_one("article").text
+    before, after = soup.select(".pager a")
+    assert before["href"] == "../1_mathematics/forward.html"
+    assert after["href"] == "../1_mathematics/prediction.html"
+    assert soup.select_one("link[rel=canonical]")["href"].endswith(POSTERIOR.address)
+
+
+def test_the_first_page_in_its_frame():
+    doors = "".join(f'<a href="{i}.html">{i}</a>' for i in range(3))
+    html = f'<p><img src="images/film.gif" alt="f"></p><p>{doors}</p><p>Text</p>'
+    soup = framed(pages()[0], html)
+    assert soup.select_one(".hero h1").text == "Promise"
+    assert len(soup.select(".ways a")) == 3
+    assert len(soup.select("main img")) == 1 and soup.select_one(".hero > img")
+    assert [p.text for p in soup.select("article > p")] == ["Text"]
+
+
+def test_no_page_asks_another_host(soups):
+    made = [*soups.values(), framed(POSTERIOR, "<p>words</p>")]
+    for soup in made:
+        for tag in soup.select("script[src], img[src], link[rel=stylesheet]"):
+            assert not re.match(r"(https?:)?//", tag.get("src") or tag["href"]), tag
