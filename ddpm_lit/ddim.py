@@ -68,9 +68,7 @@ class DDIM:
         "x_s (DDIM eq. 12)."
         var, direction_var = _variances(schedule, s, t, self.eta)
         xs = schedule.at(s).sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
-        if self.eta == 0 or s == 0:
-            return xs
-        return xs + var.sqrt() * given_noise(noise)
+        return xs + var.sqrt() * given_noise(noise) if self.eta and s else xs
 
 # %% ../nbs/2_sampling/02_ddim.ipynb #749cc102
 def check_noise_free(

@@ -206,6 +206,8 @@ X = torch.zeros(2, 1, 2, 2)
         (lambda: q_posterior(S, X[:1], X, 3), ["x0", "(2, 1, 2, 2)", "(1, 1, 2, 2)"]),
         (lambda: q_posterior(S, X, X, 3, 3), ["s", "t", "3"]),
         (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
+        (lambda: transition(S, torch.tensor([1, 4]), torch.tensor([3, 4])), ["s = 4"]),
+        (lambda: transition(S, torch.tensor([-1, 0]), 4), ["s = -1", "t = 4"]),
         (lambda: q_posterior(S, X, X, 0), ["t", "0"]),
         (lambda: q_posterior(S, X, X, 11), ["t", "11"]),
         (lambda: draw_noise((2, 1), [torch.Generator()]), ["generator", "2", "1"]),

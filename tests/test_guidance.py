@@ -481,7 +481,9 @@ def test_the_label_of_the_model_that_a_classifier_guides_reaches_it():
     want = y[:, None].double() + shift
     pred = model(x, 300, y)
     torch.testing.assert_close(pred.eps, want.expand_as(x), rtol=1e-6, atol=1e-6)
-    assert torch.equal(model(x, 300).eps, EPS.decode(schedule, shift + 0 * x, x, 300).eps)
+    assert torch.equal(
+        model(x, 300).eps, EPS.decode(schedule, shift + 0 * x, x, 300).eps
+    )
 
 
 def test_guided_denoisers_keep_how_they_are_asked():

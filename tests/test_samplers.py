@@ -597,7 +597,7 @@ def test_a_stochastic_step_without_noise_is_refused(sampler):
 
 
 def test_half_precision_is_widened_once_and_at_the_start():
-    "What a walk, or the way back, makes of bfloat16 is what it makes of the same floats."
+    "Of bfloat16 a walk, or the way back, makes what it makes of the same float32."
     start, schedule = images(3, 2, 3).bfloat16(), linear_schedule()
     denoiser = Denoiser(lambda x, t: 0.3 * torch.sin(3 * x), schedule)
     for walk in (
@@ -657,3 +657,14 @@ def test_published_quadratic_times_are_rounded_down():
         if len(set(up)) == S:
             times = [t for t, _ in time_pairs(1000, S, "quadratic", quad_end=1.0)]
             assert times[1:] == up[-2::-1] and times[0] == 1000
+
+
+def test_labels_reach_the_way_back():
+    def told(x, t, y=None):
+        return 0 * x if y is None else 0 * x + y[:, None]
+
+    denoiser, x0 = Denoiser(told, linear_schedule()), images(0, 2, 3)
+    up = ddim_encode(denoiser, x0, DDIM(4), y=torch.tensor([0.5, -0.5]))
+    abar = linear_schedule().alpha_bar[-1]  # ε̂ is constant: one stride or four
+    eps = (1 - abar).sqrt() * torch.tensor([[0.5], [-0.5]])
+    torch.testing.assert_close(up, abar.sqrt() * x0 + eps, rtol=1e-6, atol=1e-6)

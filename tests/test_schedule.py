@@ -226,7 +226,9 @@ def test_each_argument_of_a_schedule_matters():
     scaled = scaled_linear_schedule(7, 0.01, 0.3)
     assert scaled.beta[1:].numpy() == pytest.approx(root**2, rel=1e-12)
     linear = linear_schedule(7, 0.01, 0.3)
-    assert linear.beta[1:].numpy() == pytest.approx(np.linspace(0.01, 0.3, 7), rel=1e-12)
+    assert linear.beta[1:].numpy() == pytest.approx(
+        np.linspace(0.01, 0.3, 7), rel=1e-12
+    )
     g = 1 / (1 + np.exp(-(np.linspace(0, 1, 8) * 6 - 2) / 0.7))
     sigmoid = sigmoid_schedule(7, start=-2, end=4, tau=0.7).alpha_bar
     want = (g[-1] - g[:-1]) / (g[-1] - g[0])
