@@ -17,12 +17,12 @@ import torch
 from origin import ROOT
 from stages import Stages, parser
 
-from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, distances
-from ddpm_lit import evaluate_run, fit_classifier, load_classifier, load_images
-from ddpm_lit import load_pretrained, save_grid, trajectories
-from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
-from ddpm_lit.evaluate import nearest_distances
-from ddpm_lit.features import accuracy, features, predictions, save_classifier
+from ddpm_lit import DDIM, DDPM, DPMSolver, DrawConfig, ImageData, Run, UNet
+from ddpm_lit import draw_pixels, evaluate_run, features, fit_classifier
+from ddpm_lit import interpolation, load_classifier, load_images, load_pretrained
+from ddpm_lit import nearest_distances, save_grid, set_distances, trajectories
+from ddpm_lit.classifier import accuracy, predictions, save_classifier
+from ddpm_lit.generate import save_trajectories
 from ddpm_lit.report import sampled, table
 from ddpm_lit.runs import checkpoints, load_weights, read_log
 from ddpm_lit.storage import read_tensors
@@ -93,10 +93,10 @@ class Work(Stages):
         return judge, {"name": "attributes"} | facts
 
     def seen(self, pixels: torch.Tensor) -> dict[str, float]:
-        "The share of faces that the judge sees each of the told attributes in."
-        said = predictions(self.judge()[0], pixels) > 0
+        "The share of faces that the classifier sees each of our attributes in."
+        found = predictions(self.judge()[0], ImageData(pixels)) > 0
         return {
-            name: said[:, self.known().index(name)].double().mean().item()
+            name: found[:, self.known().index(name)].double().mean().item()
             for name in TOLD
         }
 
@@ -118,7 +118,7 @@ def judge(work: Work, name: str = "judge") -> dict:
     net, facts = work.judge(name)
     test = work.split("test")
     said, told = (
-        predictions(net, test.images)[
+        predictions(net, test)[
             :, [work.known().index(attribute) for attribute in TOLD]
         ]
         > 0,
@@ -144,18 +144,16 @@ def headline(work: Work) -> dict:
     """Samples by 50 steps of DDIM, with the attributes of training photographs, and
     what is measured of them."""
     run, train, test = work.quick(work.main()), work.split("train"), work.split("test")
-    samples = sampled(
-        run, train, work.args.n, DDIM(50), batch=work.args.batch, device=work.device
-    )
+    config = DrawConfig(DDIM(50), batch=work.args.batch, device=work.device)
+    samples = sampled(run, train, config, work.args.n)
     found = evaluate_run(
         work.main(),
         train,
         test,
+        config,
         samples=samples,
-        sampler=DDIM(50),
-        judge=work.judge(),
+        classifier=work.judge(),
         bits=work.args.bits,
-        device=work.device,
     )
     mirrored = torch.cat(
         [train.float(), train.float().flip(-1)]
@@ -190,7 +188,7 @@ def over_training(work: Work) -> dict:
     n, train, reference, rows = (
         work.args.few // 2,
         work.split("train"),
-        features(work.judge()[0], work.split("test").images),
+        features(work.judge()[0], work.split("test")),
         [],
     )
     log = read_log(work.folder_of_main())
@@ -207,10 +205,8 @@ def over_training(work: Work) -> dict:
         samples = sampled(
             work.quick(replace(work.main(), model=net)),
             train,
+            DrawConfig(DPMSolver(10), batch=work.args.batch, device=work.device),
             n,
-            DPMSolver(10),
-            batch=work.args.batch,
-            device=work.device,
         )
         rows.append(
             dict(
@@ -223,7 +219,7 @@ def over_training(work: Work) -> dict:
                     5,
                 ),
                 **asdict(
-                    distances(features(work.judge()[0], samples.images), reference)
+                    set_distances(features(work.judge()[0], samples), reference)
                 ),
             )
         )
@@ -236,7 +232,7 @@ def guidance(work: Work) -> dict:
     run, train, reference, found = (
         work.quick(work.main()),
         work.split("train"),
-        features(work.judge()[0], work.split("test").images),
+        features(work.judge()[0], work.split("test")),
         {},
     )
     for scale in (1.0, 2.0, 4.0):
@@ -245,30 +241,18 @@ def guidance(work: Work) -> dict:
             for value in (0.0, 1.0):
                 told = train.contexts[: work.args.few // 4].clone()
                 told[:, i] = value
-                pixels = collect(
-                    run.draw_batches(
-                        len(told),
-                        DPMSolver(10),
-                        0,
-                        batch=work.args.batch,
-                        labels=told.tolist(),
-                        guidance=scale,
-                        device=work.device,
-                    )
-                )
+                how = (0, told.tolist(), scale, work.args.batch, work.device)
+                pixels = draw_pixels(run, DrawConfig(DPMSolver(10), *how), len(told))
                 row[f"{name}={value:g}"] = work.seen(pixels)[name]
         samples = sampled(
             run,
             train,
+            DrawConfig(DPMSolver(10), 0, None, scale, work.args.batch, work.device),
             work.args.few,
-            DPMSolver(10),
-            scale,
-            batch=work.args.batch,
-            device=work.device,
         )
         found[f"{scale:g}"] = dict(
             seen=row,
-            **asdict(distances(features(work.judge()[0], samples.images), reference)),
+            **asdict(set_distances(features(work.judge()[0], samples), reference)),
         )
     return dict(
         n=work.args.few // 4,
@@ -284,49 +268,22 @@ def pictures(work: Work) -> dict:
     run, out = work.main(), ROOT / "results" / "celeba"
     out.mkdir(parents=True, exist_ok=True)
     told = work.split("train").contexts[:32].tolist()
-    save_grid(
-        floats(
-            collect(run.draw_batches(32, DDIM(50), labels=told, device=work.device))
-        ),
-        out / "ddim.png",
-        columns=8,
-    )
-    save_grid(
-        floats(
-            collect(
-                run.draw_batches(32, DDPM(steps=250), labels=told, device=work.device)
-            )
-        ),
-        out / "ddpm.png",
-        columns=8,
-    )
-    save_trajectories(
-        collect(
-            trajectories(
-                run, DDIM(50), 3, labels=told[:3], frames=8, device=work.device
-            )
-        ),
-        out / "trajectory.png",
-    )
+
+    def how(labels: list, sampler=DDIM(50), guidance: float = 1.0) -> DrawConfig:
+        return DrawConfig(sampler, 0, labels, guidance, device=work.device)
+
+    save_grid(draw_pixels(run, how(told), 32), out / "ddim.png", columns=8)
+    ddpm = how(told, DDPM(steps=250))
+    save_grid(draw_pixels(run, ddpm, 32), out / "ddpm.png", columns=8)
+    ways = trajectories(run, how(told[:3]), 3, frames=8)
+    save_trajectories(ways, out / "trajectory.png")
     ways = [
-        floats(
-            collect(
-                interpolation(
-                    run, DDIM(50), a, b, 8, labels=[plain], device=work.device
-                )
-            )
-        )
+        interpolation(run, how([plain]), a, b, 8)
         for a, b, plain in ((0, 1, (1, 0, 0)), (2, 3, (1, 0, 1)), (4, 5, (0, 0, 0)))
     ]
     save_grid(torch.cat(ways), out / "interpolation.png", columns=8)
     rows = [
-        floats(
-            collect(
-                run.draw_batches(
-                    8, DDIM(50), labels=[told], guidance=2.0, device=work.device
-                )
-            )
-        )
+        draw_pixels(run, how([told], guidance=2.0), 8)
         for told in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1))
     ]
     save_grid(torch.cat(rows), out / "attributes.png", columns=8)

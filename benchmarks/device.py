@@ -35,7 +35,7 @@ from torch import nn
 from workers import Worker, held, serve, shared_words, started
 
 from ddpm_lit import UNet
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 LAYOUTS = {"first": torch.contiguous_format, "last": torch.channels_last}
 MODES = ("no", "default", "reduce-overhead")  # of the compiler

@@ -19,17 +19,17 @@ from origin import ROOT
 from stages import Stages, parser
 
 from ddpm_lit import DDIM, DDPM, DPMSolver, ImageData, Run, UNet, classifier_accuracy
-from ddpm_lit import distances, encode_decode, evaluate_run, fit_classifier
-from ddpm_lit import load_classifier, load_images, load_pretrained, save_grid
-from ddpm_lit import trajectories
-from ddpm_lit.drawing import collect, floats, interpolation, save_trajectories
-from ddpm_lit.evaluate import nearest_distances
-from ddpm_lit.features import accuracy, features, save_classifier
+from ddpm_lit import DrawConfig, draw_pixels, encode_decode, evaluate_run, features
+from ddpm_lit import fit_classifier, interpolation, keyed_generator, load_classifier
+from ddpm_lit import load_images, load_pretrained, nearest_distances, save_grid
+from ddpm_lit import Stream, set_distances, trajectories
+from ddpm_lit.classifier import accuracy, save_classifier
+from ddpm_lit.generate import save_trajectories
+from ddpm_lit.images import to_float
 from ddpm_lit.report import sampled, table
 from ddpm_lit.runs import load_weights, read_checkpoint, read_log
 from ddpm_lit.storage import read_tensors
 from ddpm_lit.storage import write_tensors
-from ddpm_lit.train import keyed_generator
 
 MAIN, LONGER = "--num-classes 10 --compile", 24_000
 # What was tried before.
@@ -143,19 +143,15 @@ def sampled_part(
     random if the run knows labels."""
     labels = (
         train.labels[
-            torch.randint(len(train), (n,), generator=keyed_generator(0, 6, first))
+            torch.randint(
+                len(train), (n,), generator=keyed_generator(0, Stream.LABELS, first)
+            )
         ]
         if run.model.config.num_classes
         else None
     )
-    return ImageData(
-        collect(
-            run.draw_batches(
-                n, sampler, 0, batch=batch, labels=labels, device=device, first=first
-            )
-        ),
-        labels,
-    )
+    config = DrawConfig(sampler, 0, labels, batch=batch, device=device)
+    return ImageData(draw_pixels(run, config, n, first), labels)
 
 
 # %% Stages
@@ -178,11 +174,10 @@ def headline(work: Work) -> dict:
         work.main(),
         work.split("train"),
         work.split("test"),
+        DrawConfig(DDIM(50), batch=256, device=work.device),
         samples=samples,
-        sampler=DDIM(50),
-        judge=work.judge(),
+        classifier=work.judge(),
         bits=work.args.bits,
-        device=work.device,
     )
 
 
@@ -193,7 +188,7 @@ def fewer(work: Work) -> dict:
     return dict(
         n=len(samples),
         distance=asdict(
-            distances(features(work.judge()[0], samples.images), _reference(work))
+            set_distances(features(work.judge()[0], samples), _reference(work))
         ),
         floor=floor(work, len(samples)),
     )
@@ -209,10 +204,9 @@ def half(work: Work) -> dict:
             work.half(),
             work.split("train"),
             work.split("test"),
+            DrawConfig(DDIM(50), device=work.device),
             samples=samples,
-            sampler=DDIM(50),
-            judge=work.judge(),
-            device=work.device,
+            classifier=work.judge(),
         )
     )
 
@@ -228,10 +222,9 @@ def unconditional(work: Work) -> dict:
         run,
         work.split("train"),
         work.split("test"),
+        DrawConfig(DDIM(50), device=work.device),
         samples=samples,
-        sampler=DDIM(50),
-        judge=work.judge(),
-        device=work.device,
+        classifier=work.judge(),
     )
     save_grid(
         samples[:40].float(),
@@ -261,10 +254,9 @@ def first_run(work: Work) -> dict:
         run,
         work.split("train"),
         work.split("test"),
+        DrawConfig(DDIM(50), device=work.device),
         samples=samples,
-        sampler=DDIM(50),
-        judge=work.judge(),
-        device=work.device,
+        classifier=work.judge(),
     )
     return _brief(found) | {
         "told": work.told(work.folder / "first", f"ddpm-lit train mnist {FIRST}", run)
@@ -278,7 +270,7 @@ def score(work: Work) -> dict:
     samples = work.samples(
         "dpm10", work.quick(work.main()), DPMSolver(10), work.args.many
     )
-    reference, found = features(work.judge()[0], test.images), {}
+    reference, found = features(work.judge()[0], test), {}
     found |= dict(
         n=len(samples),
         sampler="DPM-Solver++(2M), 10 steps",
@@ -291,7 +283,7 @@ def score(work: Work) -> dict:
             samples, test, epochs=JUDGE_EPOCHS, device=work.device
         ),
         distance=asdict(
-            distances(features(work.judge()[0], samples.images[:10_000]), reference)
+            set_distances(features(work.judge()[0], samples[:10_000]), reference)
         ),
     )
     return found
@@ -301,31 +293,28 @@ def _distance(work: Work, run: Run, sampler, n: int, seed: int = 0) -> dict:
     samples = sampled(
         run,
         work.split("train"),
+        DrawConfig(sampler, seed, batch=work.args.batch, device=work.device),
         n,
-        sampler,
-        seed=seed,
-        batch=work.args.batch,
-        device=work.device,
     )
     return asdict(
-        distances(features(work.judge()[0], samples.images), _reference(work))
+        set_distances(features(work.judge()[0], samples), _reference(work))
     )
 
 
 @cache
 def _reference(work: Work) -> torch.Tensor:
-    return features(work.judge()[0], work.split("test").images)
+    return features(work.judge()[0], work.split("test"))
 
 
 def floor(work: Work, n: int = 0) -> dict:
     "As many real digits as there are samples in the tables, five times."
     n, train = n or work.args.few, work.split("train")
     real = [
-        train.images[torch.randperm(len(train), generator=keyed_generator(0, 7, i))[:n]]
-        for i in range(5)
+        train[torch.randperm(len(train), generator=key)[:n]]
+        for key in (keyed_generator(0, Stream.BASELINE, i) for i in range(5))
     ]
     found = [
-        asdict(distances(features(work.judge()[0], some), _reference(work)))
+        asdict(set_distances(features(work.judge()[0], some), _reference(work)))
         for some in real
     ]
     return dict(
@@ -377,7 +366,9 @@ def reconstruction(work: Work) -> dict:
         n=len(x0),
         steps=list(steps),
         error=[
-            encode_decode(replace(run, clip=None), DDIM(S), x0, device=work.device)
+            encode_decode(
+                replace(run, clip=None), DrawConfig(DDIM(S), device=work.device), x0
+            )
             .error.mean()
             .item()
             for S in steps
@@ -431,13 +422,11 @@ def trials(work: Work) -> dict:
         samples = sampled(
             work.quick(load_pretrained(folder)),
             work.split("train"),
+            DrawConfig(DPMSolver(10), batch=work.args.batch, device=work.device),
             work.args.few,
-            DPMSolver(10),
-            batch=work.args.batch,
-            device=work.device,
         )
         found[name] = asdict(
-            distances(features(work.judge()[0], samples.images), _reference(work))
+            set_distances(features(work.judge()[0], samples), _reference(work))
         ) | dict(
             agreement=accuracy(work.judge()[0], samples),
             training_seconds=round(read_log(folder)[-1]["seconds"]),
@@ -462,14 +451,16 @@ def guidance(work: Work) -> dict:
         samples = sampled(
             run,
             train,
+            DrawConfig(
+                DPMSolver(10),
+                guidance=scale,
+                batch=work.args.batch,
+                device=work.device,
+            ),
             n,
-            DPMSolver(10),
-            scale,
-            batch=work.args.batch,
-            device=work.device,
         )
         found[f"{scale:g}"] = asdict(
-            distances(features(work.judge()[0], samples.images), _reference(work))
+            set_distances(features(work.judge()[0], samples), _reference(work))
         ) | dict(agreement=accuracy(work.judge()[0], samples))
     return dict(n=n, sampler="DPM-Solver++(2M), 10 steps", scales=found)
 
@@ -477,7 +468,7 @@ def guidance(work: Work) -> dict:
 def _drawn(work: Work, n: int, guidance: float = 1.0) -> torch.Tensor:
     "Floats: digits by 50 steps of DDIM, the classes in turn."
     options = dict(labels=range(10), guidance=guidance, device=work.device)
-    return floats(collect(work.main().draw_batches(n, DDIM(50), **options)))
+    return to_float(draw_pixels(work.main(), DrawConfig(DDIM(50), **options), n))
 
 
 def _classes(work: Work, path: Path) -> None:
@@ -485,8 +476,8 @@ def _classes(work: Work, path: Path) -> None:
 
 
 def _trajectory(work: Work, path: Path) -> None:
-    options = dict(labels=(3, 5, 8, 0), frames=10, device=work.device)
-    save_trajectories(collect(trajectories(work.main(), DDIM(50), 4, **options)), path)
+    config = DrawConfig(DDIM(50), labels=(3, 5, 8, 0), device=work.device)
+    save_trajectories(trajectories(work.main(), config, 4, frames=10), path)
 
 
 def _guidance(work: Work, path: Path) -> None:
@@ -503,9 +494,8 @@ def _nearest(work: Work, path: Path) -> float:
 
 
 def _interpolation(work: Work, path: Path) -> None:
-    options = dict(labels=4, device=work.device)
-    way = interpolation(work.main(), DDIM(50), 0, 1, 10, **options)
-    save_grid(floats(collect(way)), path, columns=10)
+    config = DrawConfig(DDIM(50), labels=4, device=work.device)
+    save_grid(interpolation(work.main(), config, 0, 1, 10), path, columns=10)
 
 
 PICTURES = {

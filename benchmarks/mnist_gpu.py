@@ -25,7 +25,7 @@ import tarfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -34,10 +34,10 @@ import torch
 from origin import origin
 from timing import DEVICE, Clock, attempt, compiling, now
 
-from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, TrainConfig, Trainer
+from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, RunFacts, TrainConfig, Trainer
 from ddpm_lit import TrainRecord, UNet, UNetConfig, V, classifier_accuracy, bits_per_dim
-from ddpm_lit import cosine_schedule, load_images, load_pretrained, optimized
-from ddpm_lit.drawing import collect
+from ddpm_lit import DrawConfig, cosine_schedule, draw_pixels, load_images
+from ddpm_lit import load_pretrained, optimized
 from ddpm_lit.report import table
 
 # 2.30 million parameters, 4.6 MB in half precision. Widths that are multiples of 32
@@ -233,11 +233,10 @@ def trained(work: Work) -> dict:
 def saved(work: Work, trainer: Trainer) -> None:
     "The averaged weights in half precision, as `Run.save` writes a run."
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
-    facts = dict(data="mnist", data_dir=None, attributes=[], noise=NOISE)
-    facts["train"] = asdict(trainer.config)
-    facts["made"] = dict(device=device, processes=1, torch=torch.__version__)
-    facts["made"]["python"] = platform.python_version()
-    facts["step"] = trainer.step
+    made = dict(device=device, processes=1, torch=torch.__version__)
+    made["python"] = platform.python_version()
+    facts = RunFacts(data="mnist", train=trainer.config, noise=NOISE, made=made)
+    facts = replace(facts, step=trainer.step)
     half = copy.deepcopy(trainer.ema_model()).cpu().half()
     half = half.to(memory_format=torch.contiguous_format)
     folder = work.folder / "run"
@@ -382,13 +381,11 @@ class Warm:
 
 
 def warm(args: argparse.Namespace) -> None:
-    run = Run(UNet(NETWORK).eval(), cosine_schedule(), V, (-1, 1), {})
+    run = Run(UNet(NETWORK).eval(), cosine_schedule(), V, (-1, 1))
     labels = torch.randint(10, (args.batch,))
-    quick, options = (
-        optimized(run, "bf16", True, DEVICE),
-        dict(labels=labels, device=DEVICE),
-    )
-    collect(quick.draw_batches(args.batch, DDIM(2), 0, batch=args.batch, **options))
+    quick = optimized(run, "bf16", True, DEVICE)
+    config = DrawConfig(DDIM(2), labels=labels, batch=args.batch, device=DEVICE)
+    draw_pixels(quick, config, args.batch)
 
 
 def goals(found: dict[str, dict]) -> list[str]:

@@ -36,7 +36,7 @@ from workers import held, serve, shared_words, started
 
 from ddpm_lit import DDIM, DDPM, Denoiser, EPS, Parameterization, Run, UNet, UNetConfig
 from ddpm_lit import V, draw_noise, linear_schedule, sample, to_diffusers
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 # Small, so that a thousand steps can be repeated on a CPU.
 SMALL = UNetConfig(32, 3, 16, (1, 2, 2), 1, (8,), dropout=0.0)
@@ -60,7 +60,7 @@ def networks(config: UNetConfig) -> tuple[nn.Module, nn.Module]:
     # It starts at zero, and would answer nothing.
     nn.init.normal_(ours.conv_out.weight, std=0.02)
     with tempfile.TemporaryDirectory() as folder:
-        to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1), {}), folder)
+        to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1)), folder)
         options = dict(local_files_only=True)
         theirs = diffusers.UNet2DModel.from_pretrained(f"{folder}/unet", **options)
     ours = ours.to(DEVICE, memory_format=torch.channels_last)

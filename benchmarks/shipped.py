@@ -29,7 +29,7 @@ def main() -> None:
     config = run.model.config
     train, test = (
         load_images(
-            run.config["data"], args.data, config.image_size, config.in_channels, split
+            run.facts.data, args.data, config.image_size, config.in_channels, split
         )
         for split in ("train", "test")
     )

@@ -74,8 +74,9 @@ from ddpm_lit import (
     load_images,
     to_diffusers,
 )
+from ddpm_lit.images import to_float
 from ddpm_lit.train import auto_precision
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 BATCH = {
     "cpu": {"mnist": 64, "cifar10": 8},
@@ -124,7 +125,7 @@ class Task:
             if not p.any():
                 nn.init.normal_(p, std=0.02)
         with tempfile.TemporaryDirectory() as folder:
-            to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1), {}), folder)
+            to_diffusers(Run(ours, linear_schedule(), EPS, (-1, 1)), folder)
             options = dict(local_files_only=True)
             theirs = diffusers.UNet2DModel.from_pretrained(f"{folder}/unet", **options)
         return ours, theirs
@@ -134,7 +135,7 @@ class Task:
         images, B = self.images.to(DEVICE), self.batch_size
         while True:
             rows = torch.randint(len(images), (B,), device=DEVICE)
-            x = images[rows].float() / 127.5 - 1
+            x = to_float(images[rows])
             mirrored = torch.rand(B, 1, 1, 1, device=DEVICE) < 0.5
             yield torch.where(mirrored, x.flip(-1), x)
 

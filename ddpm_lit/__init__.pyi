@@ -102,16 +102,19 @@ from .numbered import (
 )
 
 # Training
+from .configs import (
+    TrainConfig as TrainConfig,
+    UNetConfig as UNetConfig,
+)
 from .unet import (
     UNet as UNet,
-    UNetConfig as UNetConfig,
 )
 from .runs import (
     Run as Run,
+    RunFacts as RunFacts,
     load_pretrained as load_pretrained,
 )
 from .train import (
-    TrainConfig as TrainConfig,
     Trainer as Trainer,
     TrainRecord as TrainRecord,
 )
@@ -127,18 +130,21 @@ from .finetune import (
 
 # Quality
 from .evaluate import (
-    DigitJudge as DigitJudge,
+    DigitClassifier as DigitClassifier,
     DigitReport as DigitReport,
     digit_report as digit_report,
     nearest_distances as nearest_distances,
 )
-from .features import (
+from .classifier import (
     Classifier as Classifier,
-    Distances as Distances,
     classifier_accuracy as classifier_accuracy,
-    distances as distances,
     fit_classifier as fit_classifier,
     load_classifier as load_classifier,
+)
+from .distances import (
+    Distances as Distances,
+    features as features,
+    set_distances as set_distances,
 )
 from .likelihood import (
     Bound as Bound,
@@ -146,14 +152,18 @@ from .likelihood import (
 )
 
 # Using
-from .drawing import (
-    draw_folder as draw_folder,
+from .generate import (
+    DrawConfig as DrawConfig,
     draw_frames as draw_frames,
+    draw_pixels as draw_pixels,
     encode_decode as encode_decode,
     inpaintings as inpaintings,
     interpolation as interpolation,
     optimized as optimized,
     trajectories as trajectories,
+)
+from .folders import (
+    draw_folder as draw_folder,
 )
 
 # Reports

@@ -29,7 +29,7 @@ from torch import Tensor
 from .image_files import LARGEST, ImageFiles, fit_image, image_names, load_files
 from .image_files import load_folder, why
 from .images import ImageData, to_pil, to_uint8
-from .storage import require
+from .refusals import require
 
 # %% ../nbs/3_images/04_datasets.ipynb #8007536e
 _DIGITS = tuple("0123456789")

@@ -17,11 +17,13 @@ from torch import Tensor
 from .ddim import DDIM
 from .ddpm import DDPM, time_steps
 from .prediction import EPS, V, X0, Clip, DynamicThreshold, Parameterization
-from .runs import Run
+from .runs import Run, RunFacts
 from .schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from .schedule import scaled_linear_schedule, zero_terminal_snr
-from .storage import read_json, read_tensors, require, write_json, write_tensors
-from .unet import UNet, UNetConfig
+from .refusals import require
+from .storage import read_json, read_tensors, write_json, write_tensors
+from .configs import UNetConfig
+from .unet import UNet
 
 # %% ../nbs/4_training/05_diffusers.ipynb #b3717962
 def _names(c: UNetConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -322,7 +324,7 @@ def from_diffusers(
         _schedule(theirs),
         _param(theirs),
         _clip(theirs),
-        {"diffusers": {"unet": shape, "scheduler": theirs}},
+        RunFacts(diffusers={"unet": shape, "scheduler": theirs}),
     )
 
 # %% ../nbs/4_training/05_diffusers.ipynb #6de20562
@@ -510,7 +512,7 @@ def _their_scheduler(run: Run) -> dict[str, Any]:
 
 def _walk(run: Run) -> dict[str, Any]:
     "How it was walked there, if it came from there."
-    before = run.config.get("diffusers", {}).get("scheduler", {})
+    before = (run.facts.diffusers or {}).get("scheduler", {})
     kept = ("variance_type", "timestep_spacing", "steps_offset")
     return {name: before[name] for name in kept if name in before}
 

@@ -17,24 +17,25 @@ from .forward import draw_noise, q_sample, transition
 from .gaussian import Gaussian, gaussian_kl
 from .posterior import q_posterior
 from .prediction import EPS, Denoiser, Parameterization
+from .refusals import require
 from .schedule import NoiseSchedule, at_least_float32
-
-# %% ../nbs/1_mathematics/07_elbo.ipynb #0d742296
-def _check_variance(variance: str) -> None:
-    if variance not in ("posterior", "beta"):
-        raise ValueError(f"variance must be 'posterior' or 'beta', got {variance!r}")
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #4cd41442
 def vlb_weight(
     schedule: NoiseSchedule,
     t: int | Tensor,  # (B,) int64 or int, 1..T
     param: Parameterization = EPS,  # the loss that will be weighted
-    # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
-    variance: str = "posterior",
+    variance: str = "posterior",  # σ_t² is β̃_t, or "beta": β_t; σ_1² is β_1
 ) -> Tensor:  # (B,) or () float64, nats per dimension and unit of the loss
-    """c_0²/2σ_t² for x_0: the weight of the squared error in L_{t−1} (DDPM eq. 12), for
-    t = 1 in L_0 as a density. ValueError for ε at ᾱ_t = 0, or another `variance`."""
-    _check_variance(variance)
+    """c_0²/2σ_t² for x_0: the weight of the squared error in L_{t−1} (DDPM eq. 12).
+
+    For t = 1 it is the weight in L_0 as a density."""
+    require(
+        variance in ("posterior", "beta"),
+        "variance",
+        repr(variance),
+        "be 'posterior' or 'beta'",
+    )
     _, beta = transition(schedule, t - 1, t)
     abar_s, abar_t = schedule.at(t - 1), schedule.at(t)
     # σ_t²/β_t
@@ -45,7 +46,7 @@ def vlb_weight(
     )
     signal, noise = abar_t.sqrt(), (1 - abar_t).sqrt()
     a, b = param.mix(signal, noise)
-    det = signal * b - noise * a
+    det: Tensor = signal * b - noise * a
     if det.device.type == "cpu" and (det == 0).any():
         raise ValueError(
             f"a loss of {param.name} has an infinite weight where alpha_bar is 0; "
@@ -59,25 +60,26 @@ def decoder_log_prob(
     x0: Tensor,  # (B, ...) values -1 + 2k/(levels-1), k = 0..levels-1
     levels: int = 256,  # how many values a pixel can have, >= 2
 ) -> Tensor:  # (B, ...) log-probability in nats, <= 0
-    """log of the Gaussian's mass in the bin around x_0 (DDPM eq. 13). Raises ValueError
-    for x0 that is none of the values."""
-    _check_levels(x0, levels)
+    "log of the Gaussian's mass in the bin around x_0 (DDPM eq. 13)."
+    _check_values(x0, levels)
     half, std = 1 / (levels - 1), p.var.sqrt()
     low = torch.where(x0 < -1 + half, -math.inf, (x0 - half - p.mean) / std)
     high = torch.where(x0 > 1 - half, math.inf, (x0 + half - p.mean) / std)
     right = x0 > p.mean  # mirror the bin to the left tail, where log_ndtr is exact
     low, high = torch.where(right, -high, low), torch.where(right, -low, high)
-    below, upto = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    below: Tensor = torch.special.log_ndtr(low)
+    upto: Tensor = torch.special.log_ndtr(high)
     return upto + torch.log(-torch.expm1(below - upto))
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #58ab2710
-def _check_levels(x0: Tensor, levels: int) -> None:
-    """Refuse x0 outside [-1, 1], or more than a hundredth of a level away from the
-    nearest."""
-    if not isinstance(levels, int) or levels < 2:
-        raise ValueError(
-            f"levels must be an integer >= 2, or None for a density, got {levels!r}"
-        )
+def _check_values(x0: Tensor, levels: int) -> None:
+    "Refuse x0 outside [-1, 1], or more than a hundredth of a level off the nearest."
+    require(
+        isinstance(levels, int) and levels >= 2,
+        "levels",
+        repr(levels),
+        "be an integer >= 2, or None for a density",
+    )
     if not ((x0 >= -1) & (x0 <= 1)).all():
         raise ValueError(
             f"x0 must lie in [-1, 1], got values from {x0.min().item():g} to "
@@ -103,8 +105,7 @@ class VLBTerms:
 
     @property
     def total(self) -> Tensor:
-        """(B,) L_T + Σ L_{t−1} + L_0: an estimate of the bound, which is at least −log
-        p_θ(x_0)."""
+        "(B,) L_T + Σ L_{t−1} + L_0: an estimate of the bound, at least −log p_θ(x_0)."
         return self.prior + self.kl.sum(1) + self.reconstruction
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #ac80331f
@@ -122,8 +123,9 @@ def _prior(schedule: NoiseSchedule, x0: Tensor) -> Tensor:
 
 
 def _step_kl(schedule: NoiseSchedule, error: Tensor, t: int, variance: str) -> Tensor:
-    """KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)) for error = x_0 − x̂_0; both means
-    contain the same multiple of x_t, so it is left out."""
+    """KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)) for error = x_0 − x̂_0.
+
+    Both means contain the same multiple of x_t, so it is left out."""
     q = q_posterior(schedule, error, torch.zeros_like(error), t)
     return gaussian_kl(
         q,
@@ -137,22 +139,25 @@ def _step_kl(schedule: NoiseSchedule, error: Tensor, t: int, variance: str) -> T
 @torch.no_grad()
 def vlb_terms(
     denoiser: Denoiser,  # its `clip` is a fixed range, as the sampler's, or None
-    # (B, ...) clean data: one of the values -1 + 2k/(levels-1), unless levels is None
-    x0: Tensor,
+    x0: Tensor,  # (B, ...) clean data: values -1 + 2k/(levels-1), unless levels is None
     *,
-    # σ_t² for t >= 2: "posterior" for β̃_t, "beta" for β_t; σ_1² is β_1
-    variance: str = "posterior",
+    variance: str = "posterior",  # σ_t² is β̃_t, or "beta": β_t; σ_1² is β_1
     y: Tensor | None = None,  # (B, ...) labels or contexts
-    # how many values a pixel can have (DDPM eq. 13); None: data with a density
-    levels: int | None = 256,
+    levels: int | None = 256,  # how many values a pixel can have; None: a density
     # for the noise, drawn afresh for each t
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> VLBTerms:  # bits per dimension, float32 or wider
-    """One draw of every term of the variational bound, with T calls of the model (DDPM
-    eqs. 5, 8 and 13). Raises ValueError for x0 off the levels or another `variance`."""
-    _check_variance(variance)
+    """One draw of every term of the variational bound (DDPM eqs. 5, 8 and 13).
+
+    It calls the model T times."""
+    require(
+        variance in ("posterior", "beta"),
+        "variance",
+        repr(variance),
+        "be 'posterior' or 'beta'",
+    )
     if levels is not None:
-        _check_levels(x0, levels)
+        _check_values(x0, levels)
     x0, schedule = at_least_float32(x0), denoiser.schedule
     kl = x0.new_empty(len(x0), schedule.T - 1)
     for t in range(schedule.T, 0, -1):

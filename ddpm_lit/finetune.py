@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .diffusers_exchange import from_diffusers
 from .runs import Run, load_pretrained
-from .storage import require
-from .unet import UNet, UNetConfig
+from .refusals import require
+from .configs import UNetConfig
+from .unet import UNet
 
 # %% ../nbs/4_training/06_finetuning.ipynb #6dbcae30
 def load_model(

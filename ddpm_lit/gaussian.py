@@ -12,46 +12,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .refusals import require
+
 # %% ../nbs/1_mathematics/02_gaussian.ipynb #ec4f8c2f
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """The Gaussian N(mean, var·I), independent in every coordinate. Raises ValueError
-    if `var` does not fit `mean`."""
+    "The Gaussian N(mean, var·I), independent in every coordinate."
 
     mean: Tensor  # (B, ...) or any other shape
-    # () or as many axes as `mean`, broadcasting to its shape; the variance (not σ), >=
-    # 0, 0 being a point mass
+    # () or as many axes as `mean`, broadcasting to it; the variance (not σ), >= 0
     var: Tensor
 
-    def __post_init__(self):
-        mean, var = self.mean.shape, self.var.shape
-        if var and (
-            len(var) != len(mean) or any(k not in (1, n) for k, n in zip(var, mean))
-        ):
-            raise ValueError(
-                "var must have shape () or one that broadcasts, axis by axis, to "
-                f"the mean's {tuple(mean)}, got {tuple(var)}"
-            )
+    def __post_init__(self) -> None:
+        mean, var = tuple(self.mean.shape), tuple(self.var.shape)
+        require(
+            not var
+            or (len(var) == len(mean) and all(k in (1, n) for k, n in zip(var, mean))),
+            "var",
+            var,
+            f"have shape () or one that broadcasts, axis by axis, to the mean's {mean}",
+        )
 
     def sample(
         self,
         noise: Tensor,  # shape of `mean`, standard normal
     ) -> Tensor:  # shape of `mean`
-        """mean + √var · noise, the reparameterised draw. Raises ValueError if `noise`
-        has another shape."""
-        if noise.shape != self.mean.shape:
-            raise ValueError(
-                f"noise must have the mean's shape {tuple(self.mean.shape)}, got "
-                f"{tuple(noise.shape)}"
-            )
+        "mean + √var · noise, the reparameterised draw."
+        require(
+            noise.shape == self.mean.shape,
+            "noise",
+            tuple(noise.shape),
+            f"have the mean's shape {tuple(self.mean.shape)}",
+        )
         return self.mean + self.var.sqrt() * noise
 
     def log_prob(
         self,
         x: Tensor,  # broadcasts against `mean`
-        # log density in nats, one for each coordinate: sum over pixels for that of an
-        # image
-    ) -> Tensor:
+    ) -> Tensor:  # nats for each coordinate: their sum is that of an image
         "log N(x; mean, var), for var > 0."
         return -0.5 * (
             (x - self.mean) ** 2 / self.var + self.var.log() + math.log(2 * math.pi)
@@ -61,11 +59,8 @@ class Gaussian:
 def gaussian_kl(
     p: Gaussian,  # var > 0
     q: Gaussian,  # of the same shape; var > 0
-    # nats, one for each coordinate, >= 0 after rounding too: sum over pixels for that
-    # of an image
-) -> Tensor:
-    """KL(p‖q) = ½ (log(v_q/v_p) + (v_p + (μ_p − μ_q)²)/v_q − 1), without cancellation
-    where the variances are close."""
+) -> Tensor:  # nats for each coordinate, >= 0 after rounding too
+    "KL(p‖q) = ½ (log(v_q/v_p) + (v_p + (μ_p − μ_q)²)/v_q − 1), sum it over an image."
     # v_p/v_q − 1, exact to the last digit where the variances are close
     excess = (p.var - q.var) / q.var
     log_ratio = torch.where(

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from .images import ImageData, check_conditions, fingerprint_of, take
-from .storage import require
+from .refusals import require
 
 # %% ../nbs/3_images/03_image_files.ipynb #64b7d24b
 def _convert(im: Any, channels: int) -> Any:

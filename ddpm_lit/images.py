@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .storage import atomic_write, require
+from .refusals import require
+from .storage import atomic_write
 
 # %% ../nbs/3_images/02_images.ipynb #cf7b5630
 def to_float(

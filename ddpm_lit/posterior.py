@@ -8,8 +8,9 @@ __all__ = ['q_posterior']
 # %% ../nbs/1_mathematics/05_posterior.ipynb #efd70eee
 from torch import Tensor
 
-from .forward import transition
+from .forward import check_shape, transition
 from .gaussian import Gaussian
+from .refusals import require
 from .schedule import NoiseSchedule, at_least_float32, expand
 
 # %% ../nbs/1_mathematics/05_posterior.ipynb #52b4d7ac
@@ -19,21 +20,17 @@ def q_posterior(
     xt: Tensor,  # shape of x0; the images at time t
     t: int | Tensor,  # one time for all, or (B,) int64; 1..T
     s: int | Tensor | None = None,  # likewise; 0 <= s < t, by default t − 1
-    # of x_s: mean (B, ...), var () or (B, 1, ..., 1); at s = 0 it is (x_0, 0)
-) -> Gaussian:
-    """q(x_s | x_t, x_0) (DDPM eqs. 6 and 7 for s = t − 1). ValueError for shapes that
-    differ, or times out of order."""
-    if x0.shape != xt.shape:
-        raise ValueError(
-            f"x0 must have the shape of xt, {tuple(xt.shape)}, got {tuple(x0.shape)}"
-        )
+) -> Gaussian:  # of x_s: mean (B, ...), var () or (B, 1, ..., 1); (x_0, 0) at s = 0
+    "q(x_s | x_t, x_0) (DDPM eqs. 6 and 7 for s = t − 1)."
+    check_shape("x0", x0, "xt", xt)
     s = t - 1 if s is None else s
     alpha, beta = transition(schedule, s, t)
-    if beta.ndim and len(beta) != len(xt):
-        raise ValueError(
-            f"t and s must have one time for each of the {len(xt)} images of xt, "
-            f"got {len(beta)}"
-        )
+    require(
+        beta.shape in ((), xt.shape[:1]),
+        "t and s",
+        beta.numel(),
+        f"have one time for each of the {len(xt)} images of xt",
+    )
     abar_s, abar_t = schedule.at(s), schedule.at(t)
     c0 = abar_s.sqrt() * beta / (1 - abar_t)
     ct = alpha.sqrt() * (1 - abar_s) / (1 - abar_t)

@@ -27,7 +27,7 @@ MOVED = {
     "interop.html": "4_training/diffusers.html",
     "start.html": "4_training/finetuning.html",
     "evaluation.html": "5_quality/evaluation.html",
-    "features.html": "5_quality/features.html",
+    "features.html": "5_quality/distances.html",
     "likelihood.html": "5_quality/likelihood.html",
     "drawing.html": "6_using/generating.html",
     "report.html": "6_using/report.html",

@@ -12,6 +12,8 @@ NOTEBOOKS = sorted(
 )
 # those in the folders of the parts, in reading order
 NUMBERED = [p for p in NOTEBOOKS if p.parent.name[0].isdigit()]
+# all that export a module; what a function says to bad input every module may import
+EXPORTING = [NBS / "reference" / "refusals.ipynb", *NUMBERED]
 
 
 def name_of(path: Path) -> str:
@@ -40,9 +42,9 @@ def module_of(path: Path) -> str | None:
 
 
 def modules() -> dict[str, int]:
-    """Each exported module with the place of its page in reading order: the parts in
-    turn, and within each its pages."""
-    return {m: place for place, p in enumerate(NUMBERED) if (m := module_of(p))}
+    """Each exported module with the place of its page in reading order: first the
+    refusals, then the parts in turn, and within each its pages."""
+    return {m: place for place, p in enumerate(EXPORTING) if (m := module_of(p))}
 
 
 def code(cell) -> str:

@@ -275,19 +275,23 @@ def run_page(path: Path, mutations: tuple[Mutation, ...]) -> tuple[int, dict]:
     """Run a notebook's cells in one namespace, without a kernel. Before a cell with
     mistakes, each of them is tried in a fork: the cells above are the same for all,
     since no page imports the module that it exports. The page's own verdict, and
-    theirs."""
+    theirs. Of a page that is known to pass, the cells after the last mistake are run
+    by the forks alone."""
     import matplotlib
 
     matplotlib.use("agg")
     from IPython.display import display
 
     names = {"__name__": "__main__", "display": display, "get_ipython": lambda: None}
-    cells, verdicts = cells_of(path), {}
+    cells = after = cells_of(path)
+    verdicts = {}
     mistakes = [(m, *mistaken_cell(path, m)) for m in mutations]
+    if already_passed():
+        cells = cells[: max(at for _, at, _ in mistakes) + 1]
     for i, source in enumerate(cells):
         for m, at, changed in mistakes:
             if at == i:
-                rest = [changed, *cells[i + 1 :]]
+                rest = [changed, *after[i + 1 :]]
                 verdicts[m.name] = try_from_here(m, rest, i, names)
         if code := run_cell(source, f"cell {i}", names):
             return code, verdicts
@@ -358,11 +362,16 @@ def fair(judge: str, module: str, said: tuple[int, str]) -> None:
         raise SystemExit(f"{judge} of {module} fails without any mutation:\n{words}")
 
 
+def already_passed() -> bool:
+    """Whether it is known that the unchanged package passes: the quick suite has just
+    run on this tree, as in .ci/run."""
+    return "QUICK_SUITE_PASSED" in os.environ
+
+
 @functools.cache
 def innocent(test: str) -> None:
-    """The unchanged package passes the test. Known already where the quick suite has
-    just passed on this tree, as in .ci/run."""
-    if "QUICK_SUITE_PASSED" not in os.environ:
+    "The unchanged package passes the test."
+    if not already_passed():
         fair(test, "", verdict(test, "")[0])
 
 

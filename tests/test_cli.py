@@ -35,7 +35,7 @@ from ddpm_lit.datasets import NAMED_DATA
 from ddpm_lit.runs import read_log
 from ddpm_lit.storage import read_tensors
 from ddpm_lit.train import Trainer
-from ddpm_lit.unet import PRESETS as NETWORKS
+from ddpm_lit.configs import PRESETS as NETWORKS
 
 TINY = (
     "--T 20 --channels 8 --multipliers 1 --attention --blocks 1 --steps 6 --batch-size "
@@ -181,7 +181,7 @@ def test_training_on_digits_prints_the_report(capsys):
     )
     for words in (
         "1000 samples",
-        "judge more than 0.8 sure",
+        "recognised, more than 0.8 sure",
         "share of the rarest class",
         "distance to the nearest training digit",
     ):
@@ -1173,10 +1173,10 @@ def test_wrong_use(capsys, line, words):
         ("--interpolate 1 2 --sampler ddpm", "--interpolate noise"),
         ("--interpolate 1 2 --n 1", "--n least 2 1"),
         ("--interpolate 1", "--interpolate"),
-        ("--interpolate 1 none.png", "no picture 'none.png'"),
+        ("--interpolate 1 none.png", "no image 'none.png'"),
         ("--interpolate 1 letter.txt", "letter.txt image"),
         ("--interpolate wide.png 1", "wide.png 8x8 10x8"),
-        ("--encode none.png", "no picture 'none.png'"),
+        ("--encode none.png", "no image 'none.png'"),
         ("--encode letter.txt", "letter.txt image"),
         ("--encode wide.png", "wide.png 8x8 10x8"),
         ("--encode whole.png --sampler ddpm", "--encode noise"),

@@ -15,13 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit import DDIM, DDPM, EPS, UNet, UNetConfig, V, cosine_schedule, ddim_encode
+from ddpm_lit import DDIM, DDPM, EPS, RunFacts, TrainConfig, UNet, UNetConfig, V, cosine_schedule, ddim_encode
 from ddpm_lit import linear_schedule, load_images, sample, sample_steps, save_image
-from ddpm_lit.drawing import claim, collect, draw_folder
-from ddpm_lit.drawing import draw_frames, encode_decode, fingerprint, floats
-from ddpm_lit.drawing import inpaintings, interpolation, missing, optimized
-from ddpm_lit.drawing import read_image, read_mask, read_settings, sampling_settings
-from ddpm_lit.drawing import save_trajectories, save_trajectories_gif, trajectories
+from ddpm_lit.folders import claim, draw_folder, fingerprint, missing
+from ddpm_lit.folders import read_settings, sampling_settings
+from ddpm_lit.generate import DrawConfig, draw_frames, draw_pixels, encode_decode
+from ddpm_lit.generate import inpaintings, interpolation, optimized, read_image
+from ddpm_lit.generate import read_mask, save_trajectories, save_trajectories_gif
+from ddpm_lit.generate import trajectories
+from ddpm_lit.images import to_float, to_uint8
 from ddpm_lit.solvers import DPMSolver
 from ddpm_lit.numbered import numbered_noise, placed
 from ddpm_lit.runs import Run, check_labels
@@ -49,16 +51,21 @@ def made(
         cosine_schedule(T),
         V,
         clip,
-        {} if drop is None else {"train": {"label_drop": drop}},
+        RunFacts(train=None if drop is None else TrainConfig(label_drop=drop)),
     )
 
 
 PLAIN, TEN = made(), made(10)
+HALF = torch.zeros(1, 8, 8), torch.arange(64).reshape(1, 1, 8, 8) < 32
 SAMPLERS = [DDIM(5), DDIM(5, eta=0.7), DDPM(steps=5), DPMSolver(5)]
 
 
 def levels(batches):
-    return collect(batches).int()
+    return torch.cat([to_uint8(x) for x in batches]).int()
+
+
+def how(sampler, *args, **options):
+    return DrawConfig(sampler, *args, **options)
 
 
 def largest(a, b):
@@ -110,8 +117,8 @@ def test_and_on_its_label(guidance):
     )
     threes = levels(TEN.draw_batches(9, sampler, labels=3, guidance=guidance))
     assert largest(threes[::3], whole[::3]) <= 1
-    told = largest(threes[1::3], whole[1::3])
-    assert (told > 1) == (guidance != 0)  # with guidance 0 the label is not heard
+    other = largest(threes[1::3], whole[1::3])
+    assert (other > 1) == (guidance != 0)  # with guidance 0 the label has no effect
     # and no label is the null
     if guidance == 0:
         assert largest(whole, levels(TEN.draw_batches(9, sampler))) <= 1
@@ -129,29 +136,52 @@ def test_noise_of_a_number():
 
 
 def test_only_one_batch_is_alive():
-    for batches in (
-        lambda n: PLAIN.draw_batches(n, DDIM(2), batch=5),
-        lambda n: trajectories(PLAIN, DDIM(2), n, batch=5, frames=2),
-        lambda n: interpolation(PLAIN, DDIM(2), 0, 1, n, batch=5),
-    ):
-        counts = {}
-        for n in (10, 100):
-            seen, most = [], 0
-            for x in batches(n):
-                seen.append(weakref.ref(x))
-                del x
-                most = max(most, sum(r() is not None for r in seen))
-            gc.collect()
-            assert most == 0 and len(seen) == n // 5
-            counts[n] = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
-        assert counts[10] == counts[100]
+    counts = {}
+    for n in (10, 100):
+        seen, most = [], 0
+        for x in PLAIN.draw_batches(n, DDIM(2), batch=5):
+            seen.append(weakref.ref(x))
+            del x
+            most = max(most, sum(r() is not None for r in seen))
+        gc.collect()
+        assert most == 0 and len(seen) == n // 5
+        counts[n] = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+    assert counts[10] == counts[100]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda n, config: draw_pixels(PLAIN, config, n),
+        lambda n, config: trajectories(PLAIN, config, n, frames=2),
+        lambda n, config: interpolation(PLAIN, config, 0, 1, n),
+        lambda n, config: inpaintings(PLAIN, config, *HALF, n, resamples=1),
+    ],
+    ids=["draw_pixels", "trajectories", "interpolation", "inpaintings"],
+)
+def test_only_one_batch_is_ever_in_floats(work):
+    """When a batch begins, the images of the earlier ones are gone, but for one that a
+    loop's variable may still name."""
+    seen, alive = [], []
+
+    def watch(steps):
+        alive.append(sum(r() is not None for r in seen))
+        for step in steps:
+            seen.append(weakref.ref(step.x))
+            yield step
+
+    pixels = work(40, how(DDIM(2), batch=5, watch=watch))
+    assert pixels.dtype == torch.uint8 and len(pixels) == 40
+    assert len(alive) == 8 and max(alive) <= 1 and len(seen) == 16
 
 
 def test_collected_images_take_a_byte_each():
-    pixels = collect(PLAIN.draw_batches(7, DDIM(2), batch=3))
+    pixels = draw_pixels(PLAIN, how(DDIM(2), batch=3), 7)
     assert pixels.dtype == torch.uint8 and pixels.shape == (7, 1, 8, 8)
+    assert torch.equal(pixels, to_uint8(PLAIN.draw(7, DDIM(2), batch=3)))
+    assert largest(draw_pixels(PLAIN, how(DDIM(2)), 3, first=4), pixels[4:]) <= 1
     every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(collect([floats(every)]), every)
+    assert torch.equal(to_uint8(to_float(every)), every)
 
 
 # Labels
@@ -170,7 +200,6 @@ def test_collected_images_take_a_byte_each():
         (TEN, None, 2.0, "guidance 1 2"),
         (TEN, 3, float("nan"), "guidance finite"),
         (made(10, drop=0), None, 1.0, "labels label_drop"),
-        (made(10, drop=None), None, 1.0, "labels label_drop"),
         (made(10, drop=0), 3, 2.0, "guidance 1 label_drop 2"),
         (made(context_dim=4, drop=0), None, 1.0, "labels label_drop"),
     ],
@@ -196,6 +225,9 @@ def test_labels_that_are_taken():
         and check_labels(TEN, range(3), 2.0) == (0, 1, 2)
         and check_labels(made(10, drop=0), [4], 1.0) == (4,)
     )
+    unknown = made(10, drop=None)  # is not "never dropped"
+    assert unknown.null_trained is None and check_labels(unknown, None) is None
+    assert check_labels(unknown, 3, 2.0) == (3,)
     for run in (PLAIN, TEN, made(context_dim=4)):
         assert levels(run.draw_batches(2, DDIM(2))).shape == (2, 1, 8, 8)
 
@@ -207,41 +239,47 @@ def test_labels_that_are_taken():
         (lambda: PLAIN.draw_batches(sampler=DDIM(2), batch=0), "batch least 1 0"),
         (lambda: PLAIN.draw_batches(sampler=DDIM(2), first=-1), "first least 0 -1"),
         (lambda: PLAIN.draw_batches(sampler=DDIM(21)), "steps T = 20 21"),
-        (lambda: trajectories(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
-        (lambda: draw_frames(PLAIN, DDIM(2), frames=0), "frames least 1 0"),
-        (lambda: interpolation(PLAIN, DDIM(2), 0, 1, 1), "n least 2 1"),
-        (lambda: interpolation(PLAIN, DDPM(steps=2), 0, 1), "sampler noise DDPM"),
-        (lambda: interpolation(PLAIN, DDIM(2, eta=0.5), 0, 1), "sampler noise"),
+        (lambda: trajectories(PLAIN, how(DDIM(2)), frames=0), "frames least 1 0"),
+        (lambda: draw_frames(PLAIN, how(DDIM(2)), frames=0), "frames least 1 0"),
+        (lambda: interpolation(PLAIN, how(DDIM(2)), 0, 1, 1), "n least 2 1"),
+        (lambda: interpolation(PLAIN, how(DDPM(steps=2)), 0, 1), "sampler noise DDPM"),
+        (lambda: interpolation(PLAIN, how(DDIM(2, eta=0.5)), 0, 1), "sampler noise"),
         (
-            lambda: interpolation(TEN, DDIM(2), 0, 1, labels=[1, 2]),
+            lambda: interpolation(TEN, how(DDIM(2), labels=[1, 2]), 0, 1),
             "labels one class 2",
         ),
-        (lambda: interpolation(PLAIN, DDIM(2), -1, 1), "image least 0 -1"),
+        (lambda: interpolation(PLAIN, how(DDIM(2)), -1, 1), "image least 0 -1"),
         (
-            lambda: interpolation(PLAIN, DDIM(2), 0, torch.zeros(1, 8, 9)),
+            lambda: interpolation(PLAIN, how(DDIM(2)), 0, torch.zeros(1, 8, 9)),
             "x0 shape (1, 8, 9)",
         ),
         (
-            lambda: interpolation(PLAIN, DDIM(2), 0, torch.full((1, 8, 8), 3.0)),
+            lambda: interpolation(PLAIN, how(DDIM(2)), 0, torch.full((1, 8, 8), 3.0)),
             "x0 [-1, 1] 3",
         ),
         (
-            lambda: encode_decode(PLAIN, DDPM(steps=2), torch.zeros(1, 1, 8, 8)),
+            lambda: encode_decode(PLAIN, how(DDPM(steps=2)), torch.zeros(1, 1, 8, 8)),
             "sampler noise",
         ),
         (
-            lambda: encode_decode(PLAIN, DDIM(2), torch.zeros(1, 3, 8, 8)),
+            lambda: encode_decode(PLAIN, how(DDIM(2)), torch.zeros(1, 3, 8, 8)),
             "x0 shape (1, 3, 8, 8)",
         ),
         (
             lambda: inpaintings(
                 PLAIN,
-                DDIM(2),
+                how(DDIM(2)),
                 torch.zeros(3, 8, 8),
                 torch.ones(1, 1, 8, 8, dtype=torch.bool),
             ),
             "x0 shape",
         ),
+        (lambda: draw_pixels(PLAIN, how(DDIM(2)), 0), "n least 1 0"),
+        (lambda: draw_pixels(PLAIN, how(DDIM(2)), first=-1), "first least 0 -1"),
+        (lambda: draw_pixels(PLAIN, how(DDIM(21))), "steps T = 20 21"),
+        (lambda: trajectories(PLAIN, how(DDIM(2)), 0), "n least 1 0"),
+        (lambda: inpaintings(PLAIN, how(DDIM(2)), *HALF, 0), "n least 1 0"),
+        (lambda: interpolation(PLAIN, how(DDIM(2), batch=0), 0, 1), "batch least 1 0"),
     ],
 )
 def test_what_is_refused_at_once(call, words):
@@ -271,14 +309,17 @@ def whole(folder) -> dict[str, bytes]:
     return found
 
 
-def fill(folder, n=20, run=PLAIN, sampler=DDIM(2), **options):
-    return [p.name for p in draw_folder(run, sampler, folder, n, **options)]
+def fill(folder, n=20, run=PLAIN, sampler=DDIM(2), overwrite=False, **options):
+    files = draw_folder(run, how(sampler, **options), folder, n, overwrite)
+    return [p.name for p in files]
 
 
 def test_a_folder_is_completed_with_what_is_missing(tmp_path):
     first = [
         p.name
-        for p in islice(draw_folder(PLAIN, DDIM(2), tmp_path / "a", 20, batch=4), 7)
+        for p in islice(
+            draw_folder(PLAIN, how(DDIM(2), batch=4), tmp_path / "a", 20), 7
+        )
     ]
     assert first == [f"{i:05d}.png" for i in range(7)] and missing(
         tmp_path / "a", 20
@@ -296,9 +337,7 @@ def test_a_folder_is_completed_with_what_is_missing(tmp_path):
         and len(whole(tmp_path / "a")) == 21
     )
     images = levels(PLAIN.draw_batches(20, DDIM(2)))
-    assert (
-        largest(collect([load_images(tmp_path / "a", channels=1).float()]), images) <= 1
-    )
+    assert largest(load_images(tmp_path / "a", channels=1).images, images) <= 1
 
 
 @pytest.mark.parametrize(
@@ -323,9 +362,7 @@ def test_a_folder_with_other_settings_is_refused_or_replaced(tmp_path, options, 
     (tmp_path / "letter.txt").write_text("mine")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=rf"^(the )?{name} must be .*overwrite"):
-        draw_folder(
-            **{"run": TEN, "sampler": DDIM(2), "n": 2, **options}, folder=tmp_path
-        )
+        fill(tmp_path, 2, **{"run": TEN, **options})
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     fill(tmp_path, 2, **{**base, **options}, overwrite=True)
     # no image of the other kind is left
@@ -344,7 +381,7 @@ def test_a_folder_with_other_settings_is_refused_or_replaced(tmp_path, options, 
 
 
 def test_what_decides_the_images_and_what_does_not(tmp_path):
-    settings = sampling_settings(TEN, DDIM(2), 3, 5, 1.5)
+    settings = sampling_settings(TEN, how(DDIM(2), 3, 5, 1.5))
     assert settings == {
         "format": 1,
         "model": fingerprint(TEN),
@@ -462,9 +499,9 @@ def test_killed_at_any_moment_a_folder_has_only_whole_files_and_is_completed(tmp
 def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
     """Wherever `claim` is stopped, the images that are there are of the kind that
     sampling.json names."""
-    import ddpm_lit.drawing as drawing
+    import ddpm_lit.folders as folders
 
-    old, new = (sampling_settings(PLAIN, DDIM(S)) for S in (2, 3))
+    old, new = (sampling_settings(PLAIN, how(DDIM(S))) for S in (2, 3))
     for stop in range(1, 7):
         folder, calls = tmp_path / str(stop), []
         fill(folder, 4)
@@ -476,7 +513,7 @@ def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
             return real(self, *args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(drawing.Path, "unlink", dying)
+            patch.setattr(folders.Path, "unlink", dying)
             try:
                 claim(folder, new, overwrite=True)
             except KeyboardInterrupt:
@@ -500,9 +537,9 @@ def test_killed_while_it_replaces_a_folder_never_mixes(tmp_path):
     ids=repr,
 )
 def test_trajectories_end_in_the_images(sampler, frames, kept, tmp_path):
-    pixels = collect(trajectories(PLAIN, sampler, 5, batch=2, frames=frames))
+    pixels = trajectories(PLAIN, how(sampler, batch=2), 5, frames)
     assert pixels.shape == (5, 2, kept, 1, 8, 8)
-    assert largest(pixels[:, 0, -1], collect(PLAIN.draw_batches(5, sampler))) <= 1
+    assert largest(pixels[:, 0, -1], draw_pixels(PLAIN, how(sampler), 5)) <= 1
     save_trajectories(pixels, tmp_path / "x.png")
     save_trajectories_gif(pixels, tmp_path / "x.gif", columns=3)
     with Image.open(tmp_path / "x.png") as image:
@@ -524,11 +561,11 @@ def test_trajectories_show_what_there_is_and_what_is_made_of_it():
         )
         if i % 2 == 0
     ]
-    pixels = collect(trajectories(PLAIN, DDIM(6), 2, frames=3))
+    pixels = trajectories(PLAIN, how(DDIM(6)), 2, frames=3)
     for k, step in enumerate(kept):
         assert (
-            largest(pixels[:, 0, k], collect([step.x])) <= 1
-            and largest(pixels[:, 1, k], collect([step.x0])) <= 1
+            largest(pixels[:, 0, k], to_uint8(step.x)) <= 1
+            and largest(pixels[:, 1, k], to_uint8(step.x0)) <= 1
         )
     assert largest(pixels[:, 0, 0], pixels[:, 1, 0]) > 20
 
@@ -551,17 +588,12 @@ def test_rows_are_images_and_columns_are_frames(tmp_path):
 
 
 def test_film_begins_with_noise_and_ends_in_the_images():
-    frames = draw_frames(TEN, DDPM(), 4, labels=range(3), guidance=2.0, frames=10)
+    config = how(DDPM(), labels=range(3), guidance=2.0)
+    frames = draw_frames(TEN, config, 4, frames=10)
     assert len(frames) == 11 and torch.equal(
-        frames[0], numbered_noise(TEN.shape, range(4))[0].clamp(-1, 1)
+        frames[0], to_uint8(numbered_noise(TEN.shape, range(4))[0])
     )
-    assert (
-        largest(
-            collect([frames[-1]]),
-            collect(TEN.draw_batches(4, DDPM(), labels=range(3), guidance=2.0)),
-        )
-        <= 1
-    )
+    assert largest(frames[-1], draw_pixels(TEN, config, 4)) <= 1
 
 
 def test_watch_sees_every_step():
@@ -575,9 +607,15 @@ def test_watch_sees_every_step():
     for x in PLAIN.draw_batches(7, DDIM(4), batch=3, watch=watch):
         pass
     assert len(seen) == 12
-    encode_decode(PLAIN, DDIM(4), torch.zeros(1, 1, 8, 8), watch=watch)
-    collect(interpolation(PLAIN, DDIM(4), 0, 1, 3, watch=watch))
+    config = how(DDIM(4), watch=watch)
+    encode_decode(PLAIN, config, torch.zeros(1, 1, 8, 8))
+    interpolation(PLAIN, config, 0, 1, 3)
     assert len(seen) == 20
+    trajectories(PLAIN, config, 2)
+    draw_frames(PLAIN, config, 2)
+    draw_pixels(PLAIN, config, 2)
+    inpaintings(PLAIN, config, *HALF, 2, resamples=1)
+    assert len(seen) == 36
 
 
 # Pictures that are there already
@@ -585,21 +623,15 @@ def test_watch_sees_every_step():
 
 @pytest.mark.parametrize("sampler", [DDIM(8), DPMSolver(8)], ids=repr)
 def test_interpolation_ends_at_its_ends(sampler):
-    for run, told in ((PLAIN, {}), (TEN, dict(labels=4, guidance=1.5))):
-        way, plain = (
-            collect(interpolation(run, sampler, 2, 5, 6, seed=3, batch=4, **told)),
-            collect(run.draw_batches(6, sampler, 3, **told)),
-        )
+    for run, given in ((PLAIN, {}), (TEN, dict(labels=4, guidance=1.5))):
+        config = how(sampler, 3, batch=4, **given)
+        way, plain = interpolation(run, config, 2, 5, 6), draw_pixels(run, config, 6)
         assert way.shape == (6, 1, 8, 8) and largest(
             way[[0, -1]], plain[[2, 5]]
         ) <= 1 < largest(way[2:4], plain[2:4])
-    assert (
-        largest(
-            collect(interpolation(PLAIN, sampler, 2, 2, 3)),
-            collect(PLAIN.draw_batches(3, sampler))[2:],
-        )
-        <= 1
-    )
+    config = how(sampler)
+    same = interpolation(PLAIN, config, 2, 2, 3)
+    assert largest(same, draw_pixels(PLAIN, config, 3)[2:]) <= 1
 
 
 def gentle(run: Run) -> Run:
@@ -615,7 +647,7 @@ def test_the_error_of_encoding_falls_with_the_steps():
     x0 = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     errors = []
     for steps in (5, 20, 80):
-        got = encode_decode(run, DDIM(steps), x0, labels=(1, 2, 3))
+        got = encode_decode(run, how(DDIM(steps), labels=(1, 2, 3)), x0)
         torch.testing.assert_close(
             got.error,
             ((got.decoded + 1) / 2 - (x0 + 1) / 2).double().square().mean((1, 2, 3)),
@@ -625,7 +657,7 @@ def test_the_error_of_encoding_falls_with_the_steps():
         assert got.error.dtype == torch.float64
         torch.testing.assert_close(
             got.xT[1:2],
-            encode_decode(run, DDIM(steps), x0[1:2], labels=2).xT,
+            encode_decode(run, how(DDIM(steps), labels=2), x0[1:2]).xT,
             rtol=1e-3,
             atol=1e-4,
         )
@@ -639,37 +671,31 @@ def test_the_error_of_encoding_falls_with_the_steps():
         )
         errors.append(got.error.max().item())
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
-    way = torch.cat(list(interpolation(run, DDIM(80), x0[0], x0[1], 5, labels=1)))
+    way = to_float(interpolation(run, how(DDIM(80), labels=1), x0[0], x0[1], 5))
     assert ((way[[0, -1]] - x0[:2]) / 2).square().mean() < 1e-2
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_inpainting_keeps_what_is_known(sampler):
-    x0 = floats(
+    x0 = to_float(
         torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(0))
     )
     keep = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
-    whole = collect(inpaintings(PLAIN, sampler, x0, keep, 5, resamples=2, jump=2))
-    pixels = collect([x0])
+    given, again = (x0, keep, 5), dict(resamples=2, jump=2)
+    whole = inpaintings(PLAIN, how(sampler), *given, **again)
+    pixels = to_uint8(x0)
     assert (
         largest(whole[:, keep[0]], pixels[keep[0]].expand(5, -1))
         <= 1
         < largest(whole[:, ~keep[0]], pixels[~keep[0]].expand(5, -1))
     )
-    assert (
-        largest(
-            collect(
-                inpaintings(PLAIN, sampler, x0, keep, 5, batch=2, resamples=2, jump=2)
-            ),
-            whole,
-        )
-        <= 1
-    )
+    parts = inpaintings(PLAIN, how(sampler, batch=2), *given, **again)
+    assert largest(parts, whole) <= 1
     assert len({x.numpy().tobytes() for x in whole}) == 5
 
 
 def test_files_of_pictures_and_masks(tmp_path):
-    x0 = floats(
+    x0 = to_float(
         torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(0))
     )
     save_image(x0, tmp_path / "x.png")
@@ -698,7 +724,7 @@ def test_files_of_pictures_and_masks(tmp_path):
         lambda: read_image(
             PLAIN, tmp_path / "letter.png"
         ): "letter.png read as an image",
-        lambda: read_image(PLAIN, tmp_path / "none.png"): "no picture none.png",
+        lambda: read_image(PLAIN, tmp_path / "none.png"): "no image none.png",
     }.items():
         with pytest.raises(ValueError) as refusal:
             call()
@@ -707,20 +733,15 @@ def test_files_of_pictures_and_masks(tmp_path):
 
 
 def test_other_parameterizations_and_no_clipping():
-    run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None, {})
-    assert (
-        largest(
-            collect(run.draw_batches(4, DDIM(5), batch=3)),
-            collect(run.draw_batches(4, DDIM(5))),
-        )
-        <= 1
-    )
+    run = Run(PLAIN.model, linear_schedule(20, 1e-3, 0.3), EPS, None)
+    parts = draw_pixels(run, how(DDIM(5), batch=3), 4)
+    assert largest(parts, draw_pixels(run, how(DDIM(5)), 4)) <= 1
 
 
 # Contexts
 
 
-def test_contexts_are_told_in_turn():
+def test_contexts_are_taken_in_turn():
     run = made(context_dim=2)
     rows = [[0.0, 1.0], [1.0, 0.0]]
     whole = levels(run.draw_batches(4, DDIM(5), labels=rows))
@@ -745,10 +766,9 @@ def test_contexts_are_told_in_turn():
         )
         <= 1
     )
-    assert sampling_settings(run, DDIM(5), labels=rows[0])["labels"] == [[0.0, 1.0]]
-    assert collect(
-        interpolation(run, DDIM(5), 0, 1, 3, labels=rows[0], guidance=2.0)
-    ).shape == (3, 1, 8, 8)
+    first = how(DDIM(5), labels=rows[0], guidance=2.0)
+    assert sampling_settings(run, first)["labels"] == [[0.0, 1.0]]
+    assert interpolation(run, first, 0, 1, 3).shape == (3, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -831,7 +851,7 @@ def test_the_network_of_the_caller_stays_as_it_is():
     assert [p.stride() for p in run.model.parameters()] == strides
     there = placed(run, "cpu")
     assert there.model is not run.model and placed(there, "cpu") is there
-    assert type(there) is Run and there.config is run.config
+    assert type(there) is Run and there.facts is run.facts
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ import torch
 from small import PICTURES, same, weights
 from torch import nn
 
-from ddpm_lit import DDIM, DDPM, Denoiser, V, DPMSolver, ImageData, Run
+from ddpm_lit import DDIM, DDPM, Denoiser, DrawConfig, V, DPMSolver, ImageData, Run
+from ddpm_lit import RunFacts
 from ddpm_lit import TrainConfig, Trainer, UNet, UNetConfig, bits_per_dim
 from ddpm_lit import cosine_schedule, evaluate_run, linear_schedule, load_images
 from ddpm_lit import load_pretrained, sample, save_image
@@ -370,7 +371,8 @@ def test_a_walk_ends_where_it_ends_on_the_cpu(name):
 
 
 def small_run() -> Run:
-    return Run(noisy(), cosine_schedule(20), V, (-1, 1), {"train": {"label_drop": 0.1}})
+    facts = RunFacts(train=TrainConfig())
+    return Run(noisy(), cosine_schedule(20), V, (-1, 1), facts)
 
 
 def test_an_image_depends_on_its_number_alone():
@@ -399,10 +401,9 @@ def test_bits_are_those_of_the_cpu():
 def test_a_report_is_that_of_the_cpu():
     digits = load_images("digits")
     train, test = digits[:200], load_images("digits", split="test")[:100]
-    options = dict(n=60, sampler=DDIM(4), bits=4)
+    each = [DrawConfig(DDIM(4), device=d) for d in ("cpu", str(DEVICE))]
     found = [
-        evaluate_run(small_run(), train, test, device=d, **options)
-        for d in ("cpu", str(DEVICE))
+        evaluate_run(small_run(), train, test, config, n=60, bits=4) for config in each
     ]
     frechet = [each["distance"]["frechet"] for each in found]
     assert frechet[1] == pytest.approx(frechet[0], rel=1e-2)
@@ -416,7 +417,7 @@ def test_what_was_trained_here_goes_on_without_a_gpu(tmp_path):
     training = trainer(noisy())
     losses(training, 4)
     made = training.ema_model()
-    Run(made, SCHEDULE, V, (-1, 1), {}).save(tmp_path / "run")
+    Run(made, SCHEDULE, V, (-1, 1)).save(tmp_path / "run")
     run = load_pretrained(tmp_path / "run")
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 20])
     with torch.no_grad():

@@ -14,7 +14,7 @@ from ddpm_lit import cosine_schedule, from_diffusers, linear_schedule, sample
 from ddpm_lit import sampler_from_diffusers, to_diffusers, zero_terminal_snr
 from ddpm_lit.diffusers_exchange import _ours, _shape
 from ddpm_lit.runs import Run
-from ddpm_lit.unet import PRESETS
+from ddpm_lit.configs import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.utils.logging.disable_progress_bar()
@@ -247,7 +247,7 @@ def test_what_is_made_here_samples_alike_there(param, schedule, clip, tmp_path):
     torch.manual_seed(1)
     model = UNet(UNetConfig(8, 1, 16, (1, 2), 1, (4,), dropout=0.0))
     torch.nn.init.normal_(model.conv_out.weight, std=0.05)
-    run = Run(model.eval(), schedule, param, clip, {})
+    run = Run(model.eval(), schedule, param, clip)
     to_diffusers(run, tmp_path)
     again = from_diffusers(tmp_path)
     assert (
@@ -524,7 +524,7 @@ def test_runs_that_they_cannot_hold(tmp_path):
     ):
         with pytest.raises(ValueError, match=word):
             to_diffusers(
-                Run(UNet(config), linear_schedule(), EPS, None, {}), tmp_path / "new"
+                Run(UNet(config), linear_schedule(), EPS, None), tmp_path / "new"
             )
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="clip"):
@@ -534,7 +534,6 @@ def test_runs_that_they_cannot_hold(tmp_path):
                 linear_schedule(),
                 EPS,
                 (0.0, 1.0),
-                {},
             ),
             tmp_path / "new",
         )

@@ -35,12 +35,12 @@ ORACLE = GaussianMixtureOracle(
     torch.tensor([0.5, -0.6]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2),
     [0.1, 0.02],
 )
-RUN = Run(ORACLE, SCHEDULE, EPS, None, {})
+RUN = Run(ORACLE, SCHEDULE, EPS, None)
 DATA = ORACLE.sample(7, torch.Generator().manual_seed(0))
 
 
 def blind(clip=None) -> Run:
-    return Run(Blind(), SCHEDULE, X0, clip, {})
+    return Run(Blind(), SCHEDULE, X0, clip)
 
 
 def numbers(found: Bound) -> list:
@@ -149,7 +149,7 @@ def test_the_network_stays_where_it_is():
             seen.append({x.device.type, t.device.type, self.weight.device.type})
             return x * self.weight
 
-    run = Run(Net(), SCHEDULE, X0, (-1, 1), {})
+    run = Run(Net(), SCHEDULE, X0, (-1, 1))
     with pytest.raises(NotImplementedError, match="meta"):
         bits_per_dim(run, DATA.float(), None, batch=4, device="meta")
     assert seen == [{"meta"}] * 2 * SCHEDULE.T and run.model.weight.device.type == "cpu"

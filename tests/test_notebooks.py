@@ -338,6 +338,7 @@ def test_the_sidebar_lists_every_notebook_in_reading_order():
         *names(NUMBERED),
         "reference/equations.ipynb",
         "reference/pitfalls.ipynb",
+        "reference/refusals.ipynb",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The report on a run: what is asked, what is compared with what, and models whose
+"""The report on a run: what is requested, what is compared with what, and models whose
 truth is known."""
 
 import inspect
@@ -12,11 +12,13 @@ from ddpm_lit.ddim import DDIM
 from ddpm_lit.evaluate import nearest_distances
 from ddpm_lit.datasets import load_images
 from ddpm_lit.prediction import V
-from ddpm_lit.report import FLOORS, Inception, evaluate_run, judge_for, labels_like
-from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import Run, load_pretrained
+from ddpm_lit.generate import DrawConfig
+from ddpm_lit.report import FLOORS, Inception, classifier_for, evaluate_run
+from ddpm_lit.report import labels_like, sampled, table
+from ddpm_lit.runs import Run, RunFacts, load_pretrained
 from ddpm_lit.schedule import cosine_schedule
-from ddpm_lit.unet import UNet, UNetConfig
+from ddpm_lit.configs import TrainConfig, UNetConfig
+from ddpm_lit.unet import UNet
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +48,12 @@ def small_run(**known):
         cosine_schedule(20),
         V,
         (-1, 1),
-        {"train": {"label_drop": 0.1}},
+        RunFacts(train=TrainConfig()),
     )
 
 
-def test_the_shipped_model_of_digits_draws_the_class_that_is_asked_for(digits, shipped):
-    found = evaluate_run(shipped, *digits, n=200, sampler=DDIM(10))
+def test_the_shipped_model_of_digits_draws_the_requested_class(digits, shipped):
+    found = evaluate_run(shipped, *digits, DrawConfig(DDIM(10)), n=200)
     assert found["agreement"] > 0.95 and found["agreement_real"] > 0.98
     assert found["distance"]["frechet"] < 3 * found["floor"]["frechet"]
     assert (
@@ -72,7 +74,7 @@ def test_the_shipped_model_of_digits_draws_the_class_that_is_asked_for(digits, s
     }
 
 
-def test_the_nearest_picture_is_found_as_by_all_differences():
+def test_the_nearest_image_is_found_as_by_all_differences():
     g = torch.Generator().manual_seed(0)
     # much in common: the fast form loses digits
     known = torch.randn(1, 3, 32, 32, generator=g).tanh() + 0.3 * torch.randn(
@@ -99,7 +101,7 @@ def test_the_nearest_picture_is_found_as_by_all_differences():
 
 
 def test_an_untrained_model_is_far_from_the_floor(digits):
-    found = evaluate_run(small_run(), *digits, n=100, sampler=DDIM(2))
+    found = evaluate_run(small_run(), *digits, DrawConfig(DDIM(2)), n=100)
     assert (
         found["distance"]["frechet"] > 5 * found["floor"]["frechet"]
         and "agreement" not in found
@@ -163,9 +165,9 @@ def test_wrong_labels_lower_the_agreement_and_the_score(digits, shipped):
     )
 
 
-def test_without_held_out_pictures_one_half_stands_for_them(digits, shipped):
+def test_without_held_out_images_one_half_stands_for_them(digits, shipped):
     train = digits[0][:400]
-    found = evaluate_run(shipped, train, n=150, sampler=DDIM(2))
+    found = evaluate_run(shipped, train, None, DrawConfig(DDIM(2)), n=150)
     assert (
         not found["held_out"]
         and found["reference"] == 200
@@ -174,7 +176,7 @@ def test_without_held_out_pictures_one_half_stands_for_them(digits, shipped):
         and "to 200 others" in table(found)
     )
     with pytest.raises(ValueError, match="at least 4"):
-        evaluate_run(shipped, train[:3], n=2, sampler=DDIM(2), judge=judge_for(train))
+        evaluate_run(shipped, train[:3], n=2, classifier=classifier_for(train))
 
 
 def test_labels_are_as_frequent_as_in_the_data():
@@ -199,9 +201,9 @@ def test_labels_are_as_frequent_as_in_the_data():
     } == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
 
 
-def test_samples_have_the_levels_of_the_data_and_the_labels_that_were_asked_for(digits):
+def test_samples_have_the_levels_of_the_data_and_the_labels_that_were_requested(digits):
     train = digits[0]
-    drawn = sampled(small_run(num_classes=10), train, 30, DDIM(2), batch=7)
+    drawn = sampled(small_run(num_classes=10), train, DrawConfig(DDIM(2), batch=7), 30)
     assert (
         drawn.levels == 17
         and drawn.images.max() <= 16
@@ -209,14 +211,20 @@ def test_samples_have_the_levels_of_the_data_and_the_labels_that_were_asked_for(
     )
     assert torch.equal(
         drawn.images,
-        sampled(small_run(num_classes=10), train, 30, DDIM(2), batch=30).images,
+        sampled(
+            small_run(num_classes=10), train, DrawConfig(DDIM(2), batch=30), 30
+        ).images,
     )
 
 
 def test_the_same_figures_twice(digits):
     one, two = (
         evaluate_run(
-            small_run(num_classes=10), *digits, n=40, sampler=DDIM(2, eta=1.0), bits=2
+            small_run(num_classes=10),
+            *digits,
+            DrawConfig(DDIM(2, eta=1.0)),
+            n=40,
+            bits=2,
         )
         for _ in range(2)
     )
@@ -225,9 +233,9 @@ def test_the_same_figures_twice(digits):
     )
 
 
-def test_which_judge(digits, tmp_path):
+def test_which_classifier(digits, tmp_path):
     train, _ = digits
-    assert judge_for(train)[1]["name"] == "digits"
+    assert classifier_for(train)[1]["name"] == "digits"
     # not the size that the shipped one knows
     other = ImageData(
         train.images[:300, :, :7, :7].contiguous(),
@@ -235,23 +243,23 @@ def test_which_judge(digits, tmp_path):
         levels=17,
         name="digits",
     )
-    judge, facts = judge_for(other, tmp_path)
+    classifier, facts = classifier_for(other, tmp_path)
     assert (
         facts["name"] == "judge"
         and (tmp_path / "judge" / "weights.safetensors").is_file()
     )
-    again, facts = judge_for(other, tmp_path)
+    again, facts = classifier_for(other, tmp_path)
     assert facts["name"] == "judge" and all(
         torch.equal(a, b)
-        for a, b in zip(judge.state_dict().values(), again.state_dict().values())
+        for a, b in zip(classifier.state_dict().values(), again.state_dict().values())
     )
-    assert judge_for(other, None, str(tmp_path / "judge"))[1]["data"] == "digits"
+    assert classifier_for(other, None, str(tmp_path / "judge"))[1]["data"] == "digits"
     attributes = ImageData(
         train.images[:300],
         contexts=(train.labels[:300, None] == torch.arange(3)).float(),
         levels=17,
     )
-    assert judge_for(attributes)[0].outputs == 3
+    assert classifier_for(attributes)[0].outputs == 3
 
 
 @pytest.mark.parametrize(
@@ -275,19 +283,19 @@ def test_which_judge(digits, tmp_path):
         (ImageData(torch.zeros(9, 1, 8, 8, dtype=torch.uint8)), "nobody", "nobody"),
     ],
 )
-def test_no_judge(data, name, words):
+def test_no_classifier(data, name, words):
     with pytest.raises(ValueError, match=words):
-        judge_for(data, name=name)
+        classifier_for(data, name=name)
 
 
 def test_bad_input(digits, shipped):
     with pytest.raises(ValueError, match="n must be at least 2, got 1"):
         evaluate_run(shipped, *digits, n=1)
     with pytest.raises(ValueError, match="cas needs samples with labels"):
-        evaluate_run(small_run(), *digits, n=20, sampler=DDIM(2), cas=True)
+        evaluate_run(small_run(), *digits, DrawConfig(DDIM(2)), n=20, cas=True)
 
 
-def test_inception_sees_pictures_of_any_size(monkeypatch):
+def test_inception_sees_images_of_any_size(monkeypatch):
     "With random weights in place of those that would be fetched."
     import torch_fidelity.feature_extractor_inceptionv3 as theirs
 
@@ -296,13 +304,13 @@ def test_inception_sees_pictures_of_any_size(monkeypatch):
         theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_, **__: None
     )
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    judge, facts = judge_for(
+    classifier, facts = classifier_for(
         ImageData(torch.zeros(9, 3, 8, 8, dtype=torch.uint8), name="art"),
         name="inception",
     )
-    found = judge.features(x)
+    found = classifier.features(x)
     assert (
-        isinstance(judge, Inception)
+        isinstance(classifier, Inception)
         and facts == {"name": "inception"}
         and found.shape == (2, 2048)
         and found.isfinite().all()
@@ -318,9 +326,9 @@ def test_all_of_it_runs_on_the_device(digits, monkeypatch):
         "accuracy": report,
         "classifier_accuracy": report,
         "bits_per_dim": report,
-        "judge_for": report,
+        "classifier_for": report,
         "fit_classifier": report,
-        "draw_batches": Run,
+        "batches": Run,
     }
 
     def spied(name, place):
@@ -343,10 +351,9 @@ def test_all_of_it_runs_on_the_device(digits, monkeypatch):
         small_run(num_classes=10),
         train,
         test,
+        DrawConfig(DDIM(2), device="cpu:0"),
         n=20,
-        sampler=DDIM(2),
         bits=1,
         cas=True,
-        device="cpu:0",
     )
     assert seen == dict.fromkeys(parts, {"cpu:0"})

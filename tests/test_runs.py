@@ -13,7 +13,7 @@ from book import ROOT
 from strategies import images
 
 from ddpm_lit import EPS, V, DynamicThreshold, UNet, UNetConfig, linear_schedule
-from ddpm_lit import Run, load_pretrained
+from ddpm_lit import Run, RunFacts, TrainConfig, load_pretrained
 from ddpm_lit.runs import append_log, checkpoints, read_checkpoint, read_log
 from ddpm_lit.runs import trim_log, write_checkpoint
 from ddpm_lit.storage import read_tensors, write_tensors
@@ -59,7 +59,8 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(kills):
 )
 def test_a_run_comes_back(tmp_path, param, clip):
     model = network().eval()
-    Run(model, SCHEDULE, param, clip, {"data": "noise"}).save(tmp_path / "run")
+    facts = RunFacts(data="noise", classes=("a", "b"), train=TrainConfig(steps=7))
+    Run(model, SCHEDULE, param, clip, facts).save(tmp_path / "run")
     run = load_pretrained(tmp_path / "run")
     x, t = images(1, 2, 1, 4, 4, dtype=torch.float32), torch.tensor([1, 20])
     assert torch.equal(run.model(x, t), model(x, t)) and not run.model.training
@@ -67,7 +68,7 @@ def test_a_run_comes_back(tmp_path, param, clip):
         run.param == param
         and run.clip == clip
         and torch.equal(run.schedule.alpha_bar, SCHEDULE.alpha_bar)
-        and run.config["data"] == "noise"
+        and run.facts == facts
     )
     assert {p.suffix for p in (tmp_path / "run").iterdir()} == {".json", ".safetensors"}
 
@@ -88,7 +89,7 @@ def test_a_run_comes_back(tmp_path, param, clip):
     ],
 )
 def test_broken_files_are_refused_in_a_sentence(tmp_path, name, damage, says):
-    folder = Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run")
+    folder = Run(network(), SCHEDULE, EPS, (-1, 1)).save(tmp_path / "run")
     (folder / name).write_text(damage)
     with pytest.raises(ValueError, match=says) as refusal:
         load_pretrained(folder)
@@ -109,10 +110,18 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path, name, damage, says):
         (dict(unet={"channels": 10**15}), "no run"),
         (dict(unet={"channels": "8"}), "no run"),
         (dict(unet={"channels": 16, "attention": []}), "fit"),
+        (dict(data=3), "data must be a text or None, got 3"),
+        (dict(attributes="Smiling"), "attributes must be a list of names"),
+        (dict(classes=["a", 1]), "classes must be a list of names"),
+        (dict(final="perhaps"), "final must be one of auto, full, fast, none"),
+        (dict(train=[]), "train must be a TrainConfig or None"),
+        (dict(train={"steps": 0}), "steps must be an integer of at least 1, got 0"),
+        (dict(noise="cosine"), "noise must be a dictionary or None"),
+        (dict(step=1.5), "step must be a whole number or None, got 1.5"),
     ],
 )
 def test_hostile_settings_are_refused_in_a_sentence(tmp_path, change, says):
-    folder = Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run")
+    folder = Run(network(), SCHEDULE, EPS, (-1, 1)).save(tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     if isinstance(change.get("unet"), dict):
         change = {"unet": config["unet"] | change["unet"]}
@@ -122,9 +131,41 @@ def test_hostile_settings_are_refused_in_a_sentence(tmp_path, change, says):
     assert str(folder) in str(refusal.value)
 
 
+def test_what_a_later_version_says_is_left_out_with_a_warning(tmp_path):
+    train = TrainConfig(steps=7)
+    run = Run(network(), SCHEDULE, EPS, (-1, 1), RunFacts(train=train))
+    path = run.save(tmp_path / "run") / "config.json"
+    config = json.loads(path.read_text())
+    config |= {"mood": 1, "train": config["train"] | {"luck": 2}}
+    path.write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match="has mood, train.luck, which this") as heard:
+        assert load_pretrained(path.parent).facts == run.facts
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_model_that_comes_with_the_package_is_written_again_as_it_was(tmp_path, name):
+    run = load_pretrained(name)
+    folder = run.save(tmp_path / "run")
+    shipped = ROOT / "ddpm_lit" / "weights" / name
+    old, new = (
+        json.loads((where / "config.json").read_text()) for where in (shipped, folder)
+    )
+    new["train"] = {key: new["train"][key] for key in old["train"]}
+    assert {key: new[key] for key in old} == old
+    fields = ["classes", "diffusers", "final", "start"]
+    assert sorted(new.keys() - old.keys()) == fields
+    old, new = (
+        (where / "schedule.json").read_bytes() for where in (shipped, folder)
+    )
+    assert old == new and (tmp_path / "run" / "weights.safetensors").exists()
+    again = load_pretrained(folder)
+    assert again.facts == run.facts and again.null_trained is True
+
+
 def test_learned_variances_are_refused(tmp_path):
     folder, twice = (
-        Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run"),
+        Run(network(), SCHEDULE, EPS, (-1, 1)).save(tmp_path / "run"),
         {
             name: torch.cat([x, x]) if name.startswith("conv_out") else x
             for name, x in network().state_dict().items()
@@ -137,7 +178,7 @@ def test_learned_variances_are_refused(tmp_path):
 
 def test_weights_of_whole_numbers_are_refused(tmp_path):
     folder, model = (
-        Run(network(), SCHEDULE, EPS, (-1, 1), {}).save(tmp_path / "run"),
+        Run(network(), SCHEDULE, EPS, (-1, 1)).save(tmp_path / "run"),
         network(),
     )
     write_tensors(

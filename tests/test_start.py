@@ -16,7 +16,7 @@ from ddpm_lit import start_from, to_diffusers
 from ddpm_lit.command.main import main
 from ddpm_lit.command.recipes import parse_train, read_train
 from ddpm_lit.command.terminal import UsageError
-from ddpm_lit.runs import Run, read_log
+from ddpm_lit.runs import Run, RunFacts, read_log
 from ddpm_lit.storage import read_tensors
 
 KINDS = {
@@ -51,7 +51,7 @@ def told(kind: str, B: int = 4):
 def test_the_new_network_begins_as_the_old_one_is(old, new):
     ours, theirs = moved(1, **KINDS[new]), moved(0, **KINDS[old])
     before = {name: p.clone() for name, p in theirs.state_dict().items()}
-    start_from(ours, Run(theirs, linear_schedule(20), V, (-1, 1), {}))
+    start_from(ours, Run(theirs, linear_schedule(20), V, (-1, 1)))
     x, t, y = torch.randn(4, 1, 4, 4), torch.tensor([1, 5, 10, 20]), told(new)
     torch.testing.assert_close(ours(x, t), theirs(x, t), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
@@ -64,7 +64,7 @@ def test_the_new_network_begins_as_the_old_one_is(old, new):
 
 def test_new_rows_learn_although_they_begin_at_zero():
     ours = network(1, num_classes=2)
-    start_from(ours, Run(moved(0), linear_schedule(20), V, (-1, 1), {}))
+    start_from(ours, Run(moved(0), linear_schedule(20), V, (-1, 1)))
     ours(
         torch.randn(3, 1, 4, 4), torch.tensor([1, 5, 10]), torch.tensor([0, 1, 2])
     ).square().sum().backward()
@@ -94,7 +94,7 @@ def test_another_shape_is_refused_and_nothing_is_changed():
 def test_a_model_is_found_wherever_it_lies(tmp_path):
     run = load_pretrained("digits")
     ours, theirs = (
-        Run(run.model, run.schedule, run.param, run.clip, {}).save(tmp_path / "ours"),
+        Run(run.model, run.schedule, run.param, run.clip).save(tmp_path / "ours"),
         to_diffusers(run, tmp_path / "theirs"),
     )
     for place in ("digits", ours, str(ours), theirs):
@@ -188,7 +188,7 @@ def test_a_schedule_without_flags_is_refused(tmp_path):
         cosine_schedule(1000, s=0.1),
         run.param,
         run.clip,
-        {"noise": {"schedule": "cosine", "T": 1000, "sigma": 3}},
+        RunFacts(noise={"schedule": "cosine", "T": 1000, "sigma": 3}),
     ).save(tmp_path / "run")
     with pytest.raises(UsageError, match="--from must have a schedule"):
         read_train(["digits", "--from", str(folder)])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ddpm_lit.storage import atomic_write, read_json, read_tensors, require, write_json
+from ddpm_lit.refusals import require
+from ddpm_lit.storage import atomic_write, read_json, read_tensors, write_json
 from ddpm_lit.storage import write_tensors
 
 

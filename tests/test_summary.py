@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import xml.etree.ElementTree as xml
-from dataclasses import asdict
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,11 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_lit import UNet, UNetConfig, V, cosine_schedule
-from ddpm_lit.command.page import average_width, averaged, column, glimpse, run_page
+from ddpm_lit.command.page import average_width, averaged, column, run_page
 from ddpm_lit.command.page import save_loss, show
 from ddpm_lit.command.progress import Trackers, progress, trackers, watch
-from ddpm_lit.runs import Run, append_log, read_log
-from ddpm_lit.train import TrainConfig
+from ddpm_lit.runs import Run, RunFacts, append_log, read_log
+from ddpm_lit.configs import TrainConfig
+from ddpm_lit.train import glimpse
 
 VOID = {"meta", "img"}
 ENV = os.environ | {
@@ -64,7 +64,7 @@ def finished(tmp_path_factory):
         cosine_schedule(20),
         V,
         (-1, 1),
-        {"train": asdict(config)},
+        RunFacts(train=config),
     )
     for step in range(1, 301):
         append_log(folder, record(step, 1 / step))
@@ -73,7 +73,7 @@ def finished(tmp_path_factory):
         run.schedule,
         V,
         (-1, 1),
-        {"data": "digits", "train": asdict(config), "step": 300},
+        RunFacts(data="digits", train=config, step=300),
     ).save(folder)
     for step in (50, 100, 1000):
         glimpse(run, folder, step)

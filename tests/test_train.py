@@ -6,14 +6,16 @@ import re
 
 import pytest
 import torch
-from small import DATA, PICTURES, SCHEDULE, SMALL, network, run, trainer, weights
+from small import DATA, PICTURES, SCHEDULE, SMALL, network, run, same, trainer, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddpm_lit import EPS, V, X0, ImageData, NoiseSchedule, TrainConfig, Trainer
-from ddpm_lit import cosine_schedule, min_snr_weight, vlb_weight, zero_terminal_snr
-from ddpm_lit.runs import read_checkpoint
+from ddpm_lit import DDIM, EPS, V, X0, ImageData, NoiseSchedule, RunFacts, TrainConfig
+from ddpm_lit import Trainer, cosine_schedule, load_pretrained, min_snr_weight
+from ddpm_lit import vlb_weight, zero_terminal_snr
+from ddpm_lit.numbered import default_device, placed_model
+from ddpm_lit.runs import checkpoints, read_checkpoint, read_log
 from ddpm_lit.train import _Clock, _draw, auto_precision, batch_indices, ema_decay
-from ddpm_lit.train import learning_rate, time_weight
+from ddpm_lit.train import learning_rate, processes, time_weight
 
 
 def drawn(training: Trainer) -> tuple:
@@ -25,7 +27,7 @@ def drawn(training: Trainer) -> tuple:
         raw,
         training.schedule.T,
         getattr(training.model, "null", None),
-        training.dtype,
+        training.learner.dtype,
     )
 
 
@@ -96,7 +98,8 @@ def test_training_learns(param):
         device="cpu",
     )
     losses = [record.loss for record in training.steps()]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:5]) * 2
+    first, last = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
+    assert last < 0.7 * first
 
 
 def test_the_cut_and_the_mirror():
@@ -567,3 +570,121 @@ def test_mistakes_are_refused(call, names):
     with pytest.raises(ValueError) as refusal:
         call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
+
+
+# A training that leaves a folder
+
+
+def fitted(folder, net=None, data=DATA, stop_at=None, **options):
+    "A trainer, what `fit` returned, and what its hooks were told."
+    every = dict(checkpoint_every=2, sample_every=4)
+    training = Trainer(
+        net or network(),
+        SCHEDULE,
+        data,
+        TrainConfig(**SMALL | every | options),
+        device="cpu",
+    )
+    told = dict(watched=[], logged=[], shown=[])
+
+    def watch(steps):
+        for record in steps:
+            told["watched"].append(record.step)
+            yield record
+
+    left = training.fit(
+        folder,
+        RunFacts(data="noise"),
+        watch=watch,
+        stop=lambda: training.step == stop_at,
+        on_record=lambda record: told["logged"].append(record.loss),
+        on_samples=lambda x, step: told["shown"].append((tuple(x.shape), step)),
+    )
+    return training, left, told
+
+
+def test_fit_leaves_a_run(tmp_path):
+    training, left, told = fitted(tmp_path)
+    plain = trainer()
+    losses = run(plain)
+    assert told["watched"] == [1, 2, 3, 4, 5, 6] and told["logged"] == losses
+    assert [line["loss"] for line in read_log(tmp_path)] == losses
+    assert told["shown"] == [((64, 1, 4, 4), 4)]
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == [
+        "step-0000004.png"
+    ]
+    assert [path.stem for path in checkpoints(tmp_path)] == ["00000004", "00000006"]
+    assert training.saved == checkpoints(tmp_path)[-1]
+    kept = load_pretrained(tmp_path)
+    for other in (kept, training.run(left.facts)):
+        assert torch.equal(other.draw(3, DDIM(5)), left.draw(3, DDIM(5)))
+        assert other.facts == left.facts
+    averages = weights(plain.ema_model())
+    assert all(torch.equal(p, averages[n]) for n, p in weights(left.model).items())
+    facts = left.facts
+    assert (facts.data, facts.step, facts.train) == ("noise", 6, training.config)
+    assert facts.made["device"] == "cpu" and left.clip == (-1, 1)
+
+
+def test_fit_stops_where_it_is_asked_and_goes_on(tmp_path):
+    whole, straight, _ = fitted(tmp_path / "whole")
+    stopped, left, told = fitted(tmp_path / "run", stop_at=3)
+    assert stopped.step == left.facts.step == load_pretrained(tmp_path / "run").facts.step
+    assert told["watched"] == [1, 2, 3] and not told["shown"]
+    assert read_checkpoint(tmp_path / "run").step == 3
+    again = Trainer.restore(tmp_path / "run", network(9), SCHEDULE, DATA, device="cpu")
+    again.fit(tmp_path / "run")
+    assert same(whole, again)
+    losses = [[line["loss"] for line in read_log(tmp_path / n)] for n in ("whole", "run")]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+def test_fit_saves_before_it_trains_and_does_not_train_what_it_cannot_keep(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(OSError, match="cannot write"):
+        fitted(tmp_path / "run")
+    training = Trainer(
+        Wrapped(), SCHEDULE, DATA, TrainConfig(**SMALL), device="cpu"
+    )
+    with pytest.raises(ValueError, match="model must be a UNet.*got Wrapped"):
+        training.fit(tmp_path / "other")
+    assert training.step == 0 and not (tmp_path / "other").exists()
+
+
+class Wrapped(torch.nn.Module):
+    "A network that is no UNet."
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x, t):
+        return self.inner(x, t)
+
+
+def test_labels_are_left_alone_by_a_network_that_is_told_nothing(tmp_path):
+    some = ImageData(PICTURES.images[..., :4, :4], PICTURES.labels, names=("a", "b", "c"))
+    *_, told = fitted(tmp_path / "run", data=some, steps=4)
+    _, left, _ = fitted(tmp_path / "told", network(num_classes=3), some, steps=4)
+    plain = load_pretrained(tmp_path / "run")
+    assert plain.facts.classes == () and left.facts.classes == ("a", "b", "c")
+    assert plain.draw(2, DDIM(3)).shape == left.draw(2, DDIM(3), labels=1).shape
+    assert told["shown"] == [((64, 1, 4, 4), 4)]
+
+
+def test_one_default_device(monkeypatch):
+    assert processes().device.type == default_device().type == trainer().device.type
+    for cuda, mps, best in ((1, 1, "cuda"), (0, 1, "mps"), (0, 0, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+        assert default_device() == torch.device(best)
+
+
+def test_any_network_is_placed_in_a_copy():
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Flatten())
+    there = placed_model(net, "cpu")
+    assert type(there) is type(net) and there is not net
+    assert there[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert net[0].weight.is_contiguous() and placed_model(there, "cpu") is there
+    flat = torch.nn.Linear(2, 2)
+    assert placed_model(flat, "cpu") is flat

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from strategies import images
 
 from ddpm_lit import UNet, UNetConfig
-from ddpm_lit.unet import PRESETS, Attention, Block, Norm, TransposedUpsample
+from ddpm_lit.configs import PRESETS
+from ddpm_lit.unet import Attention, Block, Norm, TransposedUpsample
 
 
 def parameters(config) -> int:

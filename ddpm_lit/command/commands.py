@@ -4,22 +4,21 @@
 
 # %% auto #0
 __all__ = ['new_run', 'writing', 'free_name', 'new_file', 'need_packages', 'load_data', 'check_classes', 'with_attributes',
-           'by_main', 'main_first', 'any_signal', 'checkpoint', 'fit', 'shown_labels', 'held_out_digits',
-           'final_choice', 'finish', 'train_on', 'train_command', 'training_facts', 'resume_command', 'class_number',
-           'attribute_values', 'requested_labels', 'is_animation', 'mode_options', 'drawn', 'save_drawn',
-           'default_place', 'sample_command', 'evaluate_command']
+           'by_main', 'main_first', 'any_signal', 'fit', 'held_out_digits', 'final_choice', 'finish', 'train_on',
+           'train_command', 'training_facts', 'resume_command', 'class_number', 'attribute_values', 'requested_labels',
+           'is_animation', 'mode_options', 'drawn', 'encoded', 'save_drawn', 'default_place', 'sample_command',
+           'evaluate_command']
 
 # %% ../../nbs/7_command/06_commands.ipynb #d16f1613
 import itertools
 import json
 import math
 import os
-import platform
 import shutil
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,27 +28,31 @@ import torch
 from torch import Tensor
 
 from .flags import Evaluate, Resume, Sample, nearest
-from .page import final_calls, glimpse, run_page, save_loss, show
+from .page import final_calls, run_page, save_loss, show
 from .page import show_ddim
 from .progress import Trackers, trackers, watch, watching
 from .recipes import Train, find_model
 from .terminal import Stopped, UsageError, noted_signals, usage
-from ..images import ImageData, save_grid
-from ..drawing import Encoded, claim, collect
-from ..drawing import draw_folder, encode_decode, floats, inpaintings
-from ..drawing import interpolation, missing, optimized, read_image, read_mask
-from ..drawing import read_settings, sampling_settings, save_trajectories
-from ..drawing import save_trajectories_gif, trajectories
+from ..images import ImageData, save_grid, to_uint8
+from ..generate import DrawConfig, draw_pixels, encode_decode
+from ..generate import inpaintings, interpolation, optimized, read_image
+from ..generate import read_mask, save_trajectories, save_trajectories_gif
+from ..generate import trajectories
+from ..folders import claim, draw_folder, missing, read_settings
+from ..folders import sampling_settings
 from ..image_files import ImageFiles
 from ..prediction import PARAMETERIZATIONS
-from ..report import evaluate_run, judge_for, table
-from ..runs import Labels, Run, append_log, check_labels, load_pretrained
+from ..report import classifier_for, evaluate_run, table
+from ..runs import Labels, Run, RunFacts, check_labels, load_pretrained
 from ..schedule import NoiseSchedule
 from ..datasets import NAMED_DATA, load_images
 from ..finetune import start_from
 from ..storage import atomic_write, write_json
-from ..train import Trainer, TrainConfig, processes
-from ..unet import UNet, UNetConfig
+from ..configs import TrainConfig
+from ..train import Trainer, TrainRecord, processes, shown_labels
+from ..train import trained_facts
+from ..configs import UNetConfig
+from ..unet import UNet
 
 # %% ../../nbs/7_command/06_commands.ipynb #82b685b6
 def new_run(
@@ -216,46 +219,34 @@ def any_signal(noted: list[int], trainer: Trainer) -> int:
     torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
     return int(flag)
 
-# %% ../../nbs/7_command/06_commands.ipynb #abdf9c32
-def checkpoint(trainer: Trainer, folder: Path, facts: dict) -> None:
-    "Save the state of the training and, from the main process, the run."
-    with writing(folder):
-        trainer.save(folder)
-        if trainer.here.is_main_process:
-            model, now = trainer.ema_model(), facts | {"step": trainer.step}
-            parts = trainer.schedule, trainer.param, (-1, 1)
-            Run(model, *parts, now).save(folder)
-
 # %% ../../nbs/7_command/06_commands.ipynb #d553cc04
 def fit(
     trainer: Trainer,
     folder: Path,
-    facts: dict,  # for config.json
+    facts: RunFacts,  # for config.json
     others: Trackers = Trackers(),
-    labels: Labels = None,  # as in draw, for the samples on the way
 ) -> None:
-    """Train to the end, with log, progress and checkpoints. Stopped after Ctrl-C or
-    SIGTERM, when a checkpoint is written."""
-    config, mine = trainer.config, trainer.here.is_main_process
+    """Train to the end, showing how far it is. Stopped after Ctrl-C or SIGTERM, when a
+    checkpoint is written."""
+    steps, mine = trainer.config.steps, trainer.here.is_main_process
     recent: deque[float] = deque(maxlen=100)
     note = lambda record: _loss_and_speed(recent, record)
-    steps = trainer.steps()
+
+    def follow(record: TrainRecord) -> None:
+        recent.append(record.loss)
+        others.log(record)
+
     with noted_signals() as noted:
-        for record in watch(steps, "training", config.steps, trainer.step, note, mine):
-            last = record.step == config.steps
-            read = trainer.device.type == "cpu" or record.step % 10 == 0 or last
-            if read and mine:
-                recent.append(record.loss)
-                with writing(folder):
-                    append_log(folder, record)
-                others.log(record)
-            stop = any_signal(noted, trainer) if read else 0
-            if stop or last or record.step % config.checkpoint_every == 0:
-                checkpoint(trainer, folder, facts)
-            if stop:
-                raise _stopped_training(stop, record.step, config.steps, folder)
-            if mine and config.sample_every and record.step % config.sample_every == 0:
-                _glimpse_now(trainer, folder, labels, others)
+        trainer.fit(
+            folder,
+            facts,
+            watch=lambda passed: watch(passed, "training", steps, trainer.step, note, mine),
+            stop=lambda: any_signal(noted, trainer) > 0,
+            on_record=follow,
+            on_samples=lambda images, step: others.images("samples", images, step),
+        )
+        if stop := any_signal(noted, trainer):
+            raise _stopped_training(stop, trainer.step, steps, folder)
 
 # %% ../../nbs/7_command/06_commands.ipynb #4c3b6d7f
 def _loss_and_speed(recent: deque[float], record: Any) -> str:
@@ -270,24 +261,6 @@ def _stopped_training(number: int, step: int, steps: int, folder: Path) -> Stopp
         number,
         f"stopped at step {step} of {steps}; to continue: ddpm-lit resume {folder}",
     )
-
-
-def _glimpse_now(
-    trainer: Trainer, folder: Path, labels: Labels, others: Trackers
-) -> None:
-    "64 samples of the model as it is now."
-    parts = trainer.schedule, trainer.param, (-1, 1)
-    run = Run(trainer.ema_model(), *parts, {"train": asdict(trainer.config)})
-    with writing(folder):
-        images = glimpse(run, folder, trainer.step, labels, trainer.device)
-    others.images("samples", images, trainer.step)
-
-# %% ../../nbs/7_command/06_commands.ipynb #67077c1b
-def shown_labels(data: ImageData | ImageFiles, unet: UNetConfig) -> Labels:
-    "All classes in turn, the attributes of the first images, or nothing."
-    if unet.num_classes:
-        return range(unet.num_classes)
-    return data.contexts[:64] if unet.context_dim else None
 
 # %% ../../nbs/7_command/06_commands.ipynb #b9af0434
 def held_out_digits(
@@ -370,19 +343,19 @@ def _digits_report(
 def train_on(
     trainer: Trainer,
     folder: Path,
-    facts: dict,
+    facts: RunFacts,
     data: ImageData | ImageFiles,
     others: Trackers,
 ) -> None:
     "Train to the end and finish; what was reached when it was stopped can be resumed."
     unet, mine = trainer.model.config, trainer.here.is_main_process
-    where = facts["data"], facts["data_dir"]
+    where = facts.data, facts.data_dir
     test = held_out_digits(*where, unet, trainer.config.crop)
-    labels = shown_labels(data, unet)
+    labels = shown_labels(trainer)
     try:
-        fit(trainer, folder, facts, others, labels)
+        fit(trainer, folder, facts, others)
         if mine:
-            finish(trainer, folder, data, test, labels, facts["final"])
+            finish(trainer, folder, data, test, labels, facts.final)
     except BaseException as stop:
         if mine:
             with suppress(OSError):
@@ -405,37 +378,18 @@ def _stopped_after(stop: KeyboardInterrupt, folder: Path) -> Stopped:
     )
 
 # %% ../../nbs/7_command/06_commands.ipynb #5e9d49a1
-def _made_with(trainer: Trainer) -> dict:
-    "Device, processes and versions, for the record."
-    device = trainer.device.type
-    if device == "cuda":
-        device = torch.cuda.get_device_name(trainer.device)
-    return dict(
-        device=device,
-        processes=trainer.here.num_processes,
-        torch=torch.__version__,
-        python=platform.python_version(),
-    )
-
-
-def _facts_of(
-    args: Train, data: ImageData | ImageFiles, unet: UNetConfig, trainer: Trainer
-) -> dict:
-    "What config.json will say beside the model."
+def _facts_of(args: Train) -> RunFacts:
+    "What config.json will say beside what the trainer knows."
     where = args.data
     if where not in NAMED_DATA:
         where = str(Path(where).expanduser().resolve())
-    named = unet.num_classes and data.contexts is None
-    return dict(
+    return RunFacts(
         data=where,
         data_dir=args.data_dir and str(args.data_dir.resolve()),
-        attributes=list(args.attributes),
-        classes=list(data.names) if named else [],
+        attributes=args.attributes,
         start=args.start,
         final=args.final,
-        train=asdict(args.train),
         noise=asdict(args.noise),
-        made=_made_with(trainer),
     )
 
 # %% ../../nbs/7_command/06_commands.ipynb #d5759e14
@@ -452,11 +406,12 @@ def _first_model(args: Train, unet: UNetConfig) -> tuple[UNet, NoiseSchedule]:
 
 
 def _followed(
-    trainer: Trainer, track: tuple[str, ...], folder: Path, facts: dict
+    trainer: Trainer, track: tuple[str, ...], folder: Path, facts: RunFacts
 ) -> Trackers:
     "The trackers, of the main process alone. UsageError if one does not start."
     started = [Trackers()]
-    start = lambda: started.insert(0, trackers(track, folder, facts, trainer.step))
+    known = asdict(trained_facts(trainer, facts))
+    start = lambda: started.insert(0, trackers(track, folder, known, trainer.step))
     with usage():
         by_main(trainer.here, start)
     return started[0]
@@ -473,11 +428,12 @@ def train_command(args: Train) -> None:
     options = dict(param=PARAMETERIZATIONS[args.param], device=args.common.torch_device)
     with usage(y="--num-classes"):
         trainer = Trainer(model, schedule, data, args.train, **options)
-    facts = _facts_of(args, data, unet, trainer)
+    facts = _facts_of(args)
     with writing(args.out or Path("runs")):
         folder = by_main(here, lambda: new_run(args.out, data.name))
     try:
-        checkpoint(trainer, folder, facts)
+        with writing(folder):
+            trainer.save(folder, facts)
         others = _followed(trainer, args.track, folder, facts)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -485,57 +441,29 @@ def train_command(args: Train) -> None:
     train_on(trainer, folder, facts, data, others)
 
 # %% ../../nbs/7_command/06_commands.ipynb #9160f38a
-_KINDS = {
-    "data": str,
-    "data_dir": (str, type(None)),
-    "attributes": list,
-    "classes": list,
-    "train": dict,
-}
-
-
-def training_facts(folder: Path, config: dict) -> dict:
-    """What config.json says about the training. ValueError if it says nothing, or what
-    cannot be."""
-    if "train" not in config:
+def training_facts(folder: Path, run: Run) -> tuple[RunFacts, TrainConfig, str]:
+    "Its facts, its training and its data. ValueError if it has none to go on with."
+    facts = run.facts
+    if facts.train is None or facts.data is None:
         raise ValueError(
             f"{folder} was not made by ddpm-lit train and holds no training to resume"
         )
-    path = folder / "config.json"
-    facts = {name: config[name] for name in ("noise", "start") if name in config}
-    final = config.get("final")
-    facts["final"] = final if final in ("full", "fast", "none") else "auto"
-    for name, kind in _KINDS.items():
-        facts[name] = config.get(name, [] if kind is list else None)
-        if not isinstance(facts[name], kind):
-            raise ValueError(
-                f"{path} must hold {name} as ddpm-lit train writes it, got "
-                f"{str(facts[name])[:100]}"
-            )
-    if not all(isinstance(name, str) for name in facts["attributes"]):
-        raise ValueError(f"{path} must hold attributes as a list of names")
-    try:
-        TrainConfig(**facts["train"])
-    except (TypeError, ValueError) as problem:
-        message = f"{path} holds no training that can be resumed: {problem}"
-        raise ValueError(message) from None
-    return facts
+    return facts, facts.train, facts.data
 
 # %% ../../nbs/7_command/06_commands.ipynb #b863a03f
 def resume_command(args: Resume) -> None:
     "`ddpm-lit resume`: continue from the last checkpoint."
     need_packages()
     folder, run, here = Path(args.run), find_model(args.run), processes()
-    facts, unet = training_facts(folder, run.config), run.model.config
-    if args.data_dir:
-        facts["data_dir"] = str(args.data_dir.resolve())
-    facts["final"] = args.final or facts["final"]
+    facts, trained, name = training_facts(folder, run)
+    unet = run.model.config
+    where = str(args.data_dir.resolve()) if args.data_dir else facts.data_dir
     changed = {"steps": args.steps, "workers": args.workers}
     changed = {name: value for name, value in changed.items() if value is not None}
     with usage():
-        config = replace(TrainConfig(**facts["train"]), **changed)
-    where, attributes = (facts["data"], facts["data_dir"]), tuple(facts["attributes"])
-    data = main_first(here, lambda: load_data(*where, unet, attributes, config.crop))
+        config = replace(trained, **changed)
+    wanted = name, where, unet, facts.attributes, config.crop
+    data = main_first(here, lambda: load_data(*wanted))
     given = folder, UNet(unet), run.schedule, data, config
     options = dict(param=run.param, device=args.common.torch_device)
     trainer = Trainer.restore(*given, **options)
@@ -544,21 +472,14 @@ def resume_command(args: Resume) -> None:
             f"--steps must be at least the {trainer.step} that are done, got "
             f"{config.steps}"
         )
-    facts |= dict(train=asdict(config), made=_made_with(trainer))
+    facts = replace(facts, data_dir=where, final=args.final or facts.final)
     others = _followed(trainer, args.track, folder, facts)
     train_on(trainer, folder, facts, data, others)
 
 # %% ../../nbs/7_command/06_commands.ipynb #9603308f
-def _names_in(run: Run, name: str) -> list[str]:
-    "The names that the run's config.json has under `name`, if it has any."
-    known = run.config.get(name)
-    good = isinstance(known, list) and all(isinstance(word, str) for word in known)
-    return known if good else []
-
-
 def class_number(
     word: str,
-    known: list[str],  # the names of the classes, if they have any
+    known: Sequence[str],  # the names of the classes, if they have any
 ) -> int:
     "A class by its name, or else by its number."
     if word in known:
@@ -575,7 +496,7 @@ def class_number(
 # %% ../../nbs/7_command/06_commands.ipynb #eee2b880
 def attribute_values(
     words: tuple[str, ...],  # such as Smiling=1 Eyeglasses
-    known: list[str],  # the attributes of the run
+    known: Sequence[str],  # the attributes of the run
 ) -> list[float]:
     "One number for each attribute that is known."
     if not words:
@@ -602,7 +523,7 @@ def attribute_values(
 # %% ../../nbs/7_command/06_commands.ipynb #e51ef8b6
 def requested_labels(args: Sample, run: Run) -> tuple | None:
     "The classes or attributes to draw. ValueError for what the run does not have."
-    attributes = _names_in(run, "attributes") if run.model.config.context_dim else []
+    attributes = run.facts.attributes if run.model.config.context_dim else ()
     classes = run.model.config.num_classes
     if args.labels and attributes:
         raise ValueError(
@@ -614,7 +535,7 @@ def requested_labels(args: Sample, run: Run) -> tuple | None:
             "--attributes is for a model trained with --attributes, and this one was "
             "not"
         )
-    known = _names_in(run, "classes")
+    known = run.facts.classes
     labels = [class_number(word, known) for word in args.labels or ()] or None
     if labels is None and classes and args.mode in ("grid", "separate", "trajectory"):
         labels = range(classes)
@@ -633,51 +554,54 @@ def is_animation(path: Path | None) -> bool:
     return path is not None and path.suffix.lower() == ".gif"
 
 # %% ../../nbs/7_command/06_commands.ipynb #375f9b8a
-def mode_options(args: Sample, run: Run) -> dict:
+def mode_options(args: Sample, run: Run) -> dict[str, Any]:
     "The images that the mode's flag names, or its settings."
     if args.encode:
         return dict(x0=read_image(run, args.encode)[None])
     if args.inpaint:
         image, mask = args.inpaint
-        known = dict(x0=read_image(run, image), mask=read_mask(run, mask))
-        return known | dict(resamples=10)
+        given = dict(x0=read_image(run, image), mask=read_mask(run, mask))
+        return given | dict(n=args.number, resamples=10)
     if args.interpolate:
         ends = [
             int(end) if end.isdecimal() else read_image(run, end)
             for end in args.interpolate
         ]
-        return dict(zip("ab", ends))
+        return dict(zip("ab", ends), n=args.number)
     if args.trajectory:
-        return dict(frames=50 if is_animation(args.out) else args.columns)
-    return {}
+        frames = 50 if is_animation(args.out) else args.columns
+        return dict(n=args.number, frames=frames)
+    return dict(n=args.number)
 
 # %% ../../nbs/7_command/06_commands.ipynb #532fc61d
-def drawn(args: Sample, run: Run, sampler: Any, options: dict) -> Tensor | Encoded:
-    "Pixels; or, with --encode, the image, its noise and the decoded image."
-    if args.encode:
-        return encode_decode(run, sampler, **options)
-    options = dict(n=args.number, seed=args.seed, batch=args.batch) | options
-    if args.mode == "grid":
-        return collect(run.draw_batches(sampler=sampler, **options))
-    make = dict(
+def drawn(
+    args: Sample, run: Run, config: DrawConfig, options: dict[str, Any]
+) -> Tensor:  # (N, ...) uint8
+    "The mode's images, a byte a pixel."
+    make: dict[str, Callable[..., Tensor]] = dict(
+        grid=draw_pixels,
         trajectory=trajectories,
         interpolate=interpolation,
         inpaint=inpaintings,
-    )[args.mode]
-    return collect(make(run, sampler, **options))
+    )
+    return make[args.mode](run, config, **options)
+
+# %% ../../nbs/7_command/06_commands.ipynb #ec33137e
+def encoded(run: Run, config: DrawConfig, x0: Tensor) -> tuple[Tensor, float]:
+    "The image, its noise and the decoded image, a byte a pixel; and the error."
+    made = encode_decode(run, config, x0)
+    three = torch.cat([made.x0, made.xT, made.decoded])
+    return to_uint8(three).cpu(), made.error.item()
 
 # %% ../../nbs/7_command/06_commands.ipynb #fa4453ca
-def save_drawn(args: Sample, made: Tensor | Encoded, path: Path) -> None:
-    "One file, as the mode asks for."
-    if args.encode:
-        three = [x.clamp(-1, 1).cpu() for x in (made.x0, made.xT, made.decoded)]
-        save_grid(torch.cat(three), path)
-    elif args.trajectory and is_animation(path):
-        save_trajectories_gif(made, path, max(1, args.columns // 2))
+def save_drawn(args: Sample, pixels: Tensor, path: Path) -> None:
+    "One file, as the mode wants it."
+    if args.trajectory and is_animation(path):
+        save_trajectories_gif(pixels, path, max(1, args.columns // 2))
     elif args.trajectory:
-        save_trajectories(made, path)
+        save_trajectories(pixels, path)
     else:
-        save_grid(floats(made), path, args.columns)
+        save_grid(pixels, path, 3 if args.encode else args.columns)
 
 # %% ../../nbs/7_command/06_commands.ipynb #d646d64c
 def default_place(
@@ -706,41 +630,41 @@ def sample_command(args: Sample) -> None:
         sampler = args.build(run.schedule.T)
         steps = len(sampler.pairs(run.schedule))
         labels, special = requested_labels(args, run), mode_options(args, run)
-    options = dict(
-        labels=labels, guidance=args.guidance, device=args.common.torch_device
-    )
-    run = optimized(run, args.precision, args.compile, args.common.torch_device)
+    device = args.common.torch_device
+    how = (args.seed, labels, args.guidance, args.batch, device)
+    config = DrawConfig(sampler, *how)
+    run = optimized(run, args.precision, args.compile, device)
     if args.mode == "separate":
-        return _sample_folder(args, run, sampler, steps, options)
+        return _sample_folder(args, run, config, steps)
     path = new_file(args.out or default_place(args, steps, ".png"), args.overwrite)
     walks = math.ceil(args.number / args.batch) * special.get("resamples", 1)
     total = steps * (1 if args.encode else walks)
     with watching("sampling", total) as watched:
-        made = drawn(args, run, sampler, special | options | dict(watch=watched))
+        config = replace(config, watch=watched)
+        if args.encode:
+            pixels, error = encoded(run, config, **special)
+        else:
+            pixels = drawn(args, run, config, special)
     with writing(path.parent):
-        save_drawn(args, made, path)
+        save_drawn(args, pixels, path)
     print(path)
     if args.encode:
-        error = f"{made.error.item():.3g}"
-        print(f"mean squared error {error}, on a scale from 0 for black to 1 for white")
+        scale = "on a scale from 0 for black to 1 for white"
+        print(f"mean squared error {error:.3g}, {scale}")
 
 # %% ../../nbs/7_command/06_commands.ipynb #e3ae2765
-def _sample_folder(
-    args: Sample, run: Run, sampler: Any, steps: int, options: dict
-) -> None:
+def _sample_folder(args: Sample, run: Run, config: DrawConfig, steps: int) -> None:
     "--separate: one file per image; existing files stay."
-    asked = args.seed, options["labels"], args.guidance
-    settings = sampling_settings(run, sampler, *asked)
+    settings = sampling_settings(run, config)
     taken = lambda path: path.exists() and read_settings(path) != settings
     folder = args.out or default_place(args, steps, "", taken)
     with writing(folder), usage(folder="--out"):
         claim(folder, settings, args.overwrite)
     walks = math.ceil(len(missing(folder, args.number)) / args.batch)
-    numbers = args.number, args.seed, args.batch
     try:
         with watching("sampling", steps * walks) as watched, writing(folder):
-            options = options | dict(watch=watched)
-            for file in draw_folder(run, sampler, folder, *numbers, **options):
+            config = replace(config, watch=watched)
+            for file in draw_folder(run, config, folder, args.number):
                 pass
     except KeyboardInterrupt as stop:
         done = args.number - len(missing(folder, args.number))
@@ -753,48 +677,40 @@ def _sample_folder(
 
 # %% ../../nbs/7_command/06_commands.ipynb #61f75d6b
 def _measured_on(
-    args: Evaluate, facts: dict, unet: UNetConfig
+    args: Evaluate, run: Run
 ) -> tuple[ImageData, ImageData | None]:
     "Training images in memory, and held-out ones where the data have such."
-    where = facts["data"], args.data_dir or facts["data_dir"]
-    options = dict(attributes=tuple(facts["attributes"]), stream=False)
+    facts, _, name = training_facts(Path(args.run), run)
+    where, unet = args.data_dir or facts.data_dir, run.model.config
+    options = dict(attributes=facts.attributes, stream=False)
     load = lambda split: load_images(
-        *where, unet.image_size, unet.in_channels, split, **options
+        name, where, unet.image_size, unet.in_channels, split, **options
     )
     with usage():
-        return load("train"), load("test") if facts["data"] in NAMED_DATA else None
+        return load("train"), load("test") if name in NAMED_DATA else None
 
 # %% ../../nbs/7_command/06_commands.ipynb #1232e11d
 def evaluate_command(args: Evaluate) -> None:
     "`ddpm-lit evaluate`: measure, print a table and leave the figures as JSON."
     run, folder = find_model(args.run), Path(args.run)
     own = folder if folder.is_dir() else None
-    facts = training_facts(folder, run.config)
+    training_facts(folder, run)  # refuses what was not trained here
     with usage():
         sampler = args.build(run.schedule.T)
         calls = len(sampler.pairs(run.schedule))
     path = args.out or free_name(own or Path("."), "evaluation", ".json")
     path = new_file(path)
-    train, test = _measured_on(args, facts, run.model.config)
-    with usage(name_or_folder="--judge"):
-        judge = judge_for(train, own, args.judge)
-    run = optimized(run, args.precision, args.compile, args.common.torch_device)
+    train, test = _measured_on(args, run)
+    with usage(name_or_folder="--judge", classifier="--judge"):
+        classifier = classifier_for(train, own, args.judge)
+    device = args.common.torch_device
+    run = optimized(run, args.precision, args.compile, device)
     total = calls * math.ceil(min(args.n, len(train)) / args.batch)
-    options = {name: getattr(args, name) for name in _MEASURE}
+    how = (args.seed, None, args.guidance, args.batch, device)
+    options = dict(n=args.n, bits=args.bits, cas=args.cas, classifier=classifier)
     with watching("sampling", total) as watched:
-        figures = evaluate_run(
-            run,
-            train,
-            test,
-            sampler=sampler,
-            judge=judge,
-            device=args.common.torch_device,
-            watch=watched,
-            **options,
-        )
+        config = DrawConfig(sampler, *how, watch=watched)
+        figures = evaluate_run(run, train, test, config, **options)
     with writing(path.parent):
         write_json(path, figures)
     print(f"{table(figures)}\n{path}")
-
-
-_MEASURE = ("n", "guidance", "seed", "bits", "cas", "batch")

@@ -24,9 +24,9 @@ from ..schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from ..schedule import scaled_linear_schedule, sigmoid_schedule
 from ..datasets import NAMED_DATA
 from ..finetune import load_model
-from ..train import TrainConfig
-from ..unet import PRESETS as NETWORKS
-from ..unet import UNetConfig
+from ..configs import TrainConfig
+from ..configs import PRESETS as NETWORKS
+from ..configs import UNetConfig
 
 # %% ../../nbs/7_command/03_recipes.ipynb #3f2f7e9c
 ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
@@ -310,7 +310,7 @@ def schedule_flags(run: Run) -> ScheduleConfig:
     "The flags that give its schedule. UsageError if none do."
     candidates = []
     with suppress(KeyError, TypeError, ValueError):
-        candidates.append(ScheduleConfig(**run.config["noise"]))
+        candidates.append(ScheduleConfig(**(run.facts.noise or {})))
     candidates += [
         ScheduleConfig(kind, run.schedule.T) for kind in get_args(ScheduleKind)
     ]

@@ -1,28 +1,26 @@
-"""A classifier whose features judge pictures: what it learns and what it must not
-depend on, the distances against their formulas, and files that cannot be trusted."""
+"""A small classifier: what it learns and what it must not depend on, its features, and
+files that cannot be trusted."""
 
 import json
-import sys
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import sqrtm
 from strategies import images
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import ddpm_lit.features as module
+import ddpm_lit.classifier as module
 from ddpm_lit import ImageData
-from ddpm_lit.images import to_float
-from ddpm_lit.features import Classifier, accuracy, classifier_accuracy, distances
-from ddpm_lit.features import features, fit_classifier, load_classifier, on_device
-from ddpm_lit.features import predictions, save_classifier
+from ddpm_lit.classifier import Classifier, accuracy, classifier_accuracy
+from ddpm_lit.classifier import fit_classifier, load_classifier, on_device
+from ddpm_lit.classifier import predictions, save_classifier
 from ddpm_lit.datasets import load_images
+from ddpm_lit.distances import features
 from ddpm_lit.storage import read_tensors, write_tensors
 
-PICTURES = ImageData(
+IMAGES = ImageData(
     torch.randint(
         256,
         (30, 1, 6, 6),
@@ -31,6 +29,7 @@ PICTURES = ImageData(
     ),
     torch.arange(30) % 3,
 )
+COLOURED = replace(IMAGES, images=IMAGES.images.expand(-1, 3, -1, -1))
 QUICK = dict(epochs=2, batch_size=8, width=2, flip=True)
 
 
@@ -51,7 +50,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def judge(digits):
+def classifier(digits):
     return fit_classifier(digits[0], epochs=5, shift=0, width=12)
 
 
@@ -72,33 +71,30 @@ def squares(rows) -> ImageData:
     )
 
 
-# The classifier
-
-
 def test_a_fit_is_a_function_of_its_seed(monkeypatch):
-    first = fit_classifier(PICTURES, **QUICK)
+    first = fit_classifier(IMAGES, **QUICK)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    assert same(fit_classifier(PICTURES, **QUICK), first) and not first.training
+    assert same(fit_classifier(IMAGES, **QUICK), first) and not first.training
     assert torch.equal(torch.random.get_rng_state(), before), (
         "a fit has drawn from torch's own random numbers"
     )
     first_weights, seeded = (
-        fit_classifier(PICTURES, **QUICK, lr=0.0, seed=1).head.weight,
-        module._seeded,
+        fit_classifier(IMAGES, **QUICK, lr=0.0, seed=1).head.weight,
+        module.seeded,
     )
     assert not torch.equal(
-        first_weights, fit_classifier(PICTURES, **QUICK, lr=0.0).head.weight
+        first_weights, fit_classifier(IMAGES, **QUICK, lr=0.0).head.weight
     )
     # the same first weights
-    monkeypatch.setattr(module, "_seeded", lambda seed: seeded(0))
-    assert not same(fit_classifier(PICTURES, **QUICK, seed=1), first), (
+    monkeypatch.setattr(module, "seeded", lambda seed: seeded(0))
+    assert not same(fit_classifier(IMAGES, **QUICK, seed=1), first), (
         "another seed, the same order and moves"
     )
 
 
-def test_digits_are_learned(digits, judge):
-    assert accuracy(judge, digits[1]) > 0.95
+def test_digits_are_learned(digits, classifier):
+    assert accuracy(classifier, digits[1]) > 0.95
 
 
 def test_attributes_are_questions_with_yes_or_no():
@@ -106,14 +102,14 @@ def test_attributes_are_questions_with_yes_or_no():
     seen = squares(every * 40)
     net = fit_classifier(seen, 10, batch_size=40, width=4, shift=0)
     assert net.outputs == 2 and accuracy(net, squares(every * 10)) == 1
-    assert ((predictions(net, squares(every).images) > 0) == torch.tensor(every)).all()
+    assert ((predictions(net, squares(every)) > 0) == torch.tensor(every)).all()
     assert (
         fit_classifier(replace(seen, labels=torch.arange(160) % 5), 1, width=2).outputs
         == 5
     ), "labels go before attributes"
 
 
-def test_pictures_are_only_moved():
+def test_images_are_only_moved():
     x0, shift, side = images(0, 600, 2, 4, 5), 2, (0, 1, 2, 3, 4)
 
     def moved(shift, flip):
@@ -151,14 +147,14 @@ def test_pictures_are_only_moved():
     )
 
 
-def test_features_do_not_depend_on_the_batch(digits, judge):
-    pixels = digits[1].images[:40]
-    want = judge.features(to_float(pixels, 17)).detach()
+def test_features_do_not_depend_on_the_batch(digits, classifier):
+    data = digits[1][:40]
+    want = classifier.features(data.float()).detach()
     for batch in (1, 7, 40, 500):
         torch.testing.assert_close(
-            features(judge, pixels, 17, batch=batch), want, rtol=0, atol=1e-5
+            features(classifier, data, batch), want, rtol=0, atol=1e-5
         )
-    found = features(judge, pixels, 17)
+    found = features(classifier, data)
     assert (
         found.shape == (40, 48)
         and found.dtype == torch.float32
@@ -166,8 +162,8 @@ def test_features_do_not_depend_on_the_batch(digits, judge):
         and found.min() >= 0
     )
     torch.testing.assert_close(
-        predictions(judge, pixels, 17),
-        judge(to_float(pixels, 17)).detach(),
+        predictions(classifier, data),
+        classifier(data.float()).detach(),
         rtol=0,
         atol=1e-4,
     )
@@ -195,7 +191,7 @@ def test_training_runs_on_the_device():
     would stall a GPU."""
 
     def batches(epochs, device):
-        made = module._batches(PICTURES, PICTURES.labels, 8, 1, True, device, seed=0)
+        made = module._batches(IMAGES, IMAGES.labels, 8, 1, True, device, seed=0)
         return [next(made) for _ in range(4 * epochs)]
 
     for x0, label in batches(2, "meta"):
@@ -212,19 +208,19 @@ def test_training_runs_on_the_device():
         )
     # the trained network cannot come back, which is the last step
     with Moved() as moved, pytest.raises(NotImplementedError, match="meta"):
-        fit_classifier(PICTURES, 3, batch_size=8, width=2, flip=True, device="meta")
+        fit_classifier(IMAGES, 3, batch_size=8, width=2, flip=True, device="meta")
     network = sum(1 for _ in (*tiny().parameters(), *tiny().buffers()))
     assert moved.count <= 2 + 3 + network
 
 
 def test_features_are_computed_on_the_device():
     net = tiny()
-    found = features(net, PICTURES.images, device="meta")
+    found = features(net, IMAGES, device="meta")
     assert found.device.type == "meta" and found.shape == (30, 8)
-    assert predictions(net, PICTURES.images, device="meta").device.type == "meta"
+    assert predictions(net, IMAGES, device="meta").device.type == "meta"
     # only the answer is looked at
     with pytest.raises(RuntimeError, match="meta"):
-        accuracy(net, PICTURES, "meta")
+        accuracy(net, IMAGES, "meta")
 
 
 def test_the_network_of_the_caller_stays_where_it_is():
@@ -236,7 +232,7 @@ def test_the_network_of_the_caller_stays_where_it_is():
     assert {x.device.type for x in (*there.parameters(), *there.buffers())} == {
         "meta"
     } and on_device(there, "meta") is there
-    features(net, PICTURES.images, device="meta")
+    features(net, IMAGES, device="meta")
     assert [x.data_ptr() for x in net.parameters()] == before and {
         x.device.type for x in net.buffers()
     } == {"cpu"}
@@ -244,16 +240,16 @@ def test_the_network_of_the_caller_stays_where_it_is():
 
 def test_accuracy_counted_by_hand():
     net = tiny()
-    said = predictions(net, PICTURES.images)
-    labels, yes = said.argmax(1), (said > 0).float()
+    logits = predictions(net, IMAGES)
+    labels, yes = logits.argmax(1), (logits > 0).float()
     labels[:12] = (labels[:12] + 1) % 3
     yes[4:11, 1] = 1 - yes[4:11, 1]
     assert (
-        accuracy(net, replace(PICTURES, labels=labels))
-        == accuracy(net, replace(PICTURES, labels=labels, contexts=yes))
+        accuracy(net, replace(IMAGES, labels=labels))
+        == accuracy(net, replace(IMAGES, labels=labels, contexts=yes))
         == 18 / 30
     )
-    assert accuracy(net, replace(PICTURES, labels=None, contexts=yes)) == pytest.approx(
+    assert accuracy(net, replace(IMAGES, labels=None, contexts=yes)) == pytest.approx(
         83 / 90, abs=1e-12
     )
 
@@ -291,22 +287,12 @@ def test_the_score_is_what_samples_teach():
     "mistake, words",
     [
         (
-            lambda: fit_classifier(replace(PICTURES, labels=None, name="plain")),
+            lambda: fit_classifier(replace(IMAGES, labels=None, name="plain")),
             "data labels contexts plain",
         ),
-        (lambda: fit_classifier(PICTURES, 0), "epochs 1 0"),
-        (
-            lambda: features(tiny(), PICTURES.images.expand(-1, 3, -1, -1)),
-            "pixels (30, 3, 6, 6) 1",
-        ),
-        (lambda: features(tiny(), PICTURES.images[:0]), "pixels (0, 1, 6, 6) >= 1"),
-        (lambda: features(tiny(), PICTURES.images[..., 0]), "pixels (30, 1, 6)"),
-        (lambda: features(tiny(), PICTURES.float()), "images uint8 float32"),
-        (lambda: predictions(tiny(), PICTURES.images, 17), "0..16 17"),
-        (lambda: distances(torch.zeros(3), torch.zeros(3)), "a b (3,)"),
-        (lambda: distances(torch.zeros(3, 2), torch.zeros(3, 4)), "a b (3, 2) (3, 4)"),
-        (lambda: distances(torch.zeros(1, 2), torch.zeros(3, 2)), "a b (1, 2)"),
-        (lambda: distances(torch.zeros(3, 2), torch.zeros(1, 2)), "a b (1, 2)"),
+        (lambda: fit_classifier(IMAGES, 0), "epochs 1 0"),
+        (lambda: predictions(tiny(), COLOURED), "data (30, 3, 6, 6) (N, 1, H, W)"),
+        (lambda: features(tiny(), COLOURED), "data (30, 3, 6, 6) (N, 1, H, W)"),
     ],
 )
 def test_mistakes_are_refused(mistake, words):
@@ -315,105 +301,8 @@ def test_mistakes_are_refused(mistake, words):
     assert all(word in str(refusal.value) for word in words.split()), str(refusal.value)
 
 
-# The distances
-
-A, B = images(1, 60, 4) @ images(2, 4, 4), (images(3, 60, 4) + 0.3) @ images(4, 4, 4)
-
-
-def frechet(a, b):
-    a, b = a.double().numpy(), b.double().numpy()
-    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(
-        np.cov(a.T) + np.cov(b.T) - 2 * sqrtm(np.cov(a.T) @ np.cov(b.T)).real
-    )
-
-
-def kernel(a, b):
-    "The unbiased estimate, pair by pair."
-    a, b = a.double().numpy(), b.double().numpy()
-
-    def mean(x, y, among):
-        return np.mean(
-            [
-                (x[i] @ y[j] / x.shape[1] + 1) ** 3
-                for i in range(len(x))
-                for j in range(len(y))
-                if among(i, j)
-            ]
-        )
-
-    return (
-        mean(a, a, lambda i, j: i != j)
-        + mean(b, b, lambda i, j: i != j)
-        - 2 * mean(a, b, lambda i, j: True)
-    )
-
-
-@pytest.mark.parametrize(
-    "a, b",
-    [(A, B), (B, A), (A.float() + 5, B.float() + 5)],
-    ids=["", "exchanged", "float32"],
-)
-def test_distances_are_their_formulas(a, b):
-    found = distances(a, b)
-    assert found.frechet == pytest.approx(
-        frechet(a, b), rel=1e-6
-    ) and found.kernel == pytest.approx(kernel(a, b), rel=1e-9)
-    assert found.scatter < 1e-9 * found.kernel, "all subsets are the whole"
-
-
-def test_sets_of_different_sizes():
-    found = distances(A[:40], B)
-    assert (found.n, found.m) == (40, 60) and found.frechet == pytest.approx(
-        frechet(A[:40], B), rel=1e-6
-    ) == distances(B, A[:40]).frechet
-    assert (
-        found.scatter > 0 and abs(found.kernel - kernel(A[:40], B)) < found.scatter
-    ), "100 subsets of 40 of the 60, each with all of the others"
-
-
-def test_a_set_against_itself():
-    """Each picture has its twin in the other set, and the pairs of twins stand only
-    across: the kernel distance is below zero by 2/N times what such a pair has above
-    others."""
-    found, likeness = distances(A, A), (A @ A.T / 4 + 1) ** 3
-    twins, others = (
-        likeness.diagonal().mean(),
-        (likeness.sum() - likeness.trace()) / (60 * 59),
-    )
-    assert (
-        0 <= found.frechet < 1e-9 * frechet(A, B)
-        and distances(A[:3], A[:3]).frechet >= 0
-    ), "of three pictures, rounding would make it negative"
-    assert found.kernel == pytest.approx(2 / 60 * (others - twins).item(), rel=1e-9)
-
-
-def test_distances_are_a_function_of_their_seed():
-    first = distances(A[:40], B)
-    torch.manual_seed(1)
-    before = torch.random.get_rng_state()
-    assert distances(A[:40], B) == first and torch.equal(
-        torch.random.get_rng_state(), before
-    )
-    other = distances(A[:40], B, seed=1)
-    assert other.kernel != first.kernel and other.frechet == first.frechet
-
-
-def test_without_torchmetrics_there_is_a_sentence(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("torchmetrics.")] + [
-        "torchmetrics"
-    ]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"need torchmetrics: pip install 'ddpm_lit\[eval\]'$"
-    ):
-        distances(A, B)
-
-
-# Files
-
-
 def test_a_classifier_comes_back(tmp_path):
-    net = fit_classifier(PICTURES, **QUICK)
+    net = fit_classifier(IMAGES, **QUICK)
     folder = save_classifier(
         tmp_path / "some" / "judge", net, {"data": "noise", "accuracy": 0.5}
     )
@@ -421,7 +310,7 @@ def test_a_classifier_comes_back(tmp_path):
     assert (
         same(again, net)
         and torch.equal(
-            predictions(again, PICTURES.images), predictions(net, PICTURES.images)
+            predictions(again, IMAGES), predictions(net, IMAGES)
         )
         and not again.training
     )
@@ -516,7 +405,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no-such-judge", "../no-such-judge", "\0"])
-def test_no_classifier_is_said(name):
+def test_without_a_classifier_the_choice_is_named(name):
     with pytest.raises(
         ValueError, match="name_or_folder must be a folder of a classifier or one of"
     ):
