@@ -397,16 +397,27 @@ def _specified(*sides: Expr) -> list[Expr]:
         specified = [side.replace(kind, stand_in) for side in specified]
     return specified
 
-# %% ../nbs/1_mathematics/01_notation.ipynb #5986beec
+# %% ../nbs/1_mathematics/01_notation.ipynb #87c64a17
+def _tiny(expr: Expr, point: Point) -> bool:
+    "Whether an expression is 0 at a point, if that can be seen with 60 digits."
+    try:
+        with mpmath.workdps(2 * _DIGITS):
+            return bool(abs(_mp(expr.xreplace(point))) < 1e-25)
+    except (ArithmeticError, NameError, TypeError, ValueError):
+        return False  # to be found out with as many digits as it takes
+
+
 def _gap(lhs: Expr, rhs: Expr, point: Point) -> Expr | None:
     "What two sides differ by at a point, or None if that is not more than rounding."
     held = any(side.has(*_HELD) for side in (lhs, rhs))
     relative, floor = (1e-8, 1e-3) if held else (1e-15, 1e-5)
+    if rhs == 0 and not held and _tiny(lhs, point):
+        return None
     left, right = _number(lhs, point), _number(rhs, point)
     gap = left - right
     return gap if abs(gap) > relative * max(abs(left), abs(right), floor) else None
 
-
+# %% ../nbs/1_mathematics/01_notation.ipynb #d28acad0
 def _counterexample(
     lhs: Expr, rhs: Expr, given: Given, where: list[Relational]
 ) -> tuple[Point, Expr] | None:
