@@ -24,7 +24,8 @@ from ddpm_lit import nearest_distances, save_grid, set_distances, trajectories
 from ddpm_lit.classifier import accuracy, predictions, save_classifier
 from ddpm_lit.generate import save_trajectories
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import checkpoints, load_weights, read_log
+from ddpm_lit.runs import checkpoints, read_log
+from ddpm_lit.unet import load_weights
 from ddpm_lit.storage import read_tensors
 
 TOLD = ("Smiling", "Eyeglasses", "Male")

@@ -27,7 +27,8 @@ from ddpm_lit.classifier import accuracy, save_classifier
 from ddpm_lit.generate import save_trajectories
 from ddpm_lit.images import to_float
 from ddpm_lit.report import sampled, table
-from ddpm_lit.runs import load_weights, read_checkpoint, read_log
+from ddpm_lit.runs import read_checkpoint, read_log
+from ddpm_lit.unet import load_weights
 from ddpm_lit.storage import read_tensors
 from ddpm_lit.storage import write_tensors
 

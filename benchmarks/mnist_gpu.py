@@ -34,7 +34,8 @@ import torch
 from origin import origin
 from timing import DEVICE, Clock, attempt, compiling, now
 
-from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, RunFacts, TrainConfig, Trainer
+from ddpm_lit import DDIM, Bound, DPMSolver, ImageData, Run, RunFacts, TrainConfig
+from ddpm_lit import Trainer
 from ddpm_lit import TrainRecord, UNet, UNetConfig, V, classifier_accuracy, bits_per_dim
 from ddpm_lit import DrawConfig, cosine_schedule, draw_pixels, load_images
 from ddpm_lit import load_pretrained, optimized

@@ -72,10 +72,10 @@ class Stages:
             if done
             else ["train", self.data, "--out", str(folder), *flags.split()]
         )
-        threads = ["--threads", str(self.args.threads)] if self.args.threads else []
-        child = subprocess.Popen(
-            [shutil.which("ddpm-lit"), *words, "--data", str(self.args.data), *threads]
-        )
+        words += ["--data-dir", str(self.args.data)]
+        if self.args.threads:
+            words += ["--threads", str(self.args.threads)]
+        child = subprocess.Popen([shutil.which("ddpm-lit"), *words])
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:

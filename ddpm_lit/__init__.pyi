@@ -103,6 +103,7 @@ from .numbered import (
 
 # Training
 from .configs import (
+    PRESETS as PRESETS,
     TrainConfig as TrainConfig,
     UNetConfig as UNetConfig,
 )

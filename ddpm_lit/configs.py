@@ -7,9 +7,12 @@ __all__ = ['Conditioning', 'Upsampling', 'PRESETS', 'UNetConfig', 'TrainConfig']
 
 # %% ../nbs/4_training/01_configurations.ipynb #bd2fd206
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .refusals import require
 
 # %% ../nbs/4_training/01_configurations.ipynb #c0ffee41
 Conditioning = Literal["add", "scale_shift"]
@@ -102,67 +105,83 @@ class UNetConfig(_Divided):
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            sizes = getattr(self, name)
+            if isinstance(sizes, Iterable):
+                object.__setattr__(self, name, tuple(sizes))
         _check_config(self)
+
+# %% ../nbs/4_training/01_configurations.ipynb #c0ffee02
+def _check_choices(config: object) -> None:
+    "Each field whose type lists its values must have one of them."
+    for name, kind in get_type_hints(type(config)).items():
+        if kind is bool or get_origin(kind) is Literal:
+            allowed = (True, False) if kind is bool else get_args(kind)
+            value, choices = getattr(config, name), ", ".join(map(repr, allowed))
+            require(value in allowed, name, repr(value), f"be one of {choices}")
 
 # %% ../nbs/4_training/01_configurations.ipynb #878df3ff
 def _check_config(c: UNetConfig) -> None:
+    _check_types(c)
     _check_sizes(c)
     _check_division(c)
-    if c.num_classes and c.context_dim:
-        raise ValueError(
-            f"context_dim must be None where num_classes is given ({c.num_classes}), "
-            f"got {c.context_dim}: labels may be part of the context"
-        )
-    kinds = {"conditioning": Conditioning, "upsampling": Upsampling}
-    for name, kind in kinds.items():
-        allowed, value = get_args(kind), getattr(c, name)
-        if value not in allowed:
-            raise ValueError(
-                f"{name} must be one of {', '.join(allowed)}, got {value!r}"
-            )
+    allowed = f"be None where num_classes is given ({c.num_classes}), since labels "
+    allowed += "may be part of a context"
+    fine = not (c.num_classes and c.context_dim)
+    require(fine, "context_dim", c.context_dim, allowed)
+    _check_choices(c)
 
 
 def _check_division(c: UNetConfig) -> None:
     "Channels must be divided among heads and groups without a remainder."
-    if c.head_dim is not None and c.heads != 1:
-        raise ValueError(
-            f"heads must be 1 where head_dim is given ({c.head_dim}), which says how "
-            f"many there are, got {c.heads}"
-        )
+    allowed = f"be 1 where head_dim is given ({c.head_dim}), which says how many"
+    require(c.head_dim is None or c.heads == 1, "heads", c.heads, allowed)
     name, parts = ("head_dim", c.head_dim) if c.head_dim else ("heads", c.heads)
     for width in c.attention_widths:
-        if width % parts:
-            raise ValueError(
-                f"{name} must divide the width {width} of each level with attention, "
-                f"got {parts}"
-            )
-    if c.norm_groups and c.channels % c.norm_groups:
-        raise ValueError(
-            f"norm_groups must divide channels, {c.channels}, got {c.norm_groups}"
-        )
+        allowed = f"divide the width {width} of each level with attention"
+        require(width % parts == 0, name, parts, allowed)
+    fine = not c.norm_groups or c.channels % c.norm_groups == 0
+    require(fine, "norm_groups", c.norm_groups, f"divide channels, {c.channels}")
 
 # %% ../nbs/4_training/01_configurations.ipynb #c0ffee43
 def _check_sizes(c: UNetConfig) -> None:
     for name in ("image_size", "in_channels", "blocks", "heads"):
-        if getattr(c, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(c, name)}")
-    if c.channels < 4 or c.channels % 2:
-        raise ValueError(f"channels must be even and at least 4, got {c.channels}")
-    if not c.multipliers or min(c.multipliers) < 1:
-        raise ValueError(
-            f"multipliers must be one or more integers >= 1, got {c.multipliers}"
-        )
-    if not set(c.attention) <= set(c.sizes):
-        raise ValueError(
-            f"attention must name level sizes out of {c.sizes}, got {c.attention}"
-        )
-    if not 0 <= c.dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {c.dropout}")
+        value = getattr(c, name)
+        require(value >= 1, name, value, "be at least 1")
+    fine = c.channels >= 4 and c.channels % 2 == 0
+    require(fine, "channels", c.channels, "be even and at least 4")
+    fine = len(c.multipliers) > 0 and min(c.multipliers) >= 1
+    require(fine, "multipliers", c.multipliers, "be one or more integers >= 1")
+    fine = set(c.attention) <= set(c.sizes)
+    require(fine, "attention", c.attention, f"name level sizes out of {c.sizes}")
+    require(0 <= c.dropout < 1, "dropout", c.dropout, "lie in [0, 1)")
     for name in ("num_classes", "context_dim", "head_dim", "norm_groups"):
         value = getattr(c, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be None or at least 1, got {value}")
+        require(value is None or value >= 1, name, value, "be None or at least 1")
+
+# %% ../nbs/4_training/01_configurations.ipynb #e103f2e0
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("be a whole number", lambda x: _is_number(x, Integral)),
+    int | None: ("be a whole number or None", lambda x: _is_number(x, Integral)),
+    float: ("be a number", lambda x: _is_number(x, Real)),
+    tuple[int, ...]: (
+        "be whole numbers",
+        lambda xs: isinstance(xs, tuple)
+        and all(_is_number(x, Integral) for x in xs),
+    ),
+}
+_ANY = ("", lambda x: True)
+
+
+def _check_types(c: UNetConfig) -> None:
+    "A file that was edited may say anything."
+    for f in fields(c):
+        value, (allowed, fits) = getattr(c, f.name), _KINDS.get(f.type, _ANY)
+        if not fits(value) and not (value is None and "None" in allowed):
+            raise ValueError(f"{f.name} must {allowed}, got {value!r}")
 
 # %% ../nbs/4_training/01_configurations.ipynb #17972487
 PRESETS: dict[str, UNetConfig] = {  # networks by name
@@ -205,36 +224,26 @@ class TrainConfig:
 
     steps: int = 10_000  # optimiser steps in all, at least 1
     batch_size: int = 128  # images in a step, of all processes together, at least 1
-    # parts in which a process computes its images of a step, at least 1: more need less
-    # memory
-    accumulate: int = 1
+    accumulate: int = 1  # parts that a step is computed in, at least 1; saves memory
     lr: float = 2e-4  # highest learning rate of Adam, in (0, 1)
     warmup: int = 500  # steps in which the rate rises to lr, at least 0
     # how the rate falls over the whole run: not, or to 0 along a line or a half cosine
     lr_decay: Literal["constant", "linear", "cosine"] = "constant"
-    # memory of Adam for squared gradients, in (0, 1); 0.99 suits runs of a few thousand
-    # steps
-    adam_beta2: float = 0.999
+    adam_beta2: float = 0.999  # Adam's memory for squares, in (0, 1); short runs: 0.99
     # longer gradients are shortened to this norm, above 0; None: they are not
     grad_clip: float | None = 1.0
-    # share of the averaged weights that stays in each step, in [0, 1); reached by a
-    # warm-up
-    ema_decay: float = 0.9999
+    ema_decay: float = 0.9999  # share of the average that stays, in [0, 1); warmed up
     # of the times: all alike (DDPM eq. 14), as errors of x_0 times SNR, the same with
     # SNR cut at 5 (Hang et al. 2023), or as in the bound (DDPM eq. 12)
     weighting: Literal["simple", "snr", "min-snr", "vlb"] = "simple"
     # share of labels or contexts replaced by "none" (where there are such), in [0, 1]
     label_drop: float = 0.1
     flip: bool = False  # mirror half of the images, left to right
-    # images are this many pixels larger than the network's, and a square is cut out of
-    # each at random, at least 0
-    crop: int = 0
-    # of the network; auto: bf16 where the hardware computes with it, else fp32; tf32:
-    # fp32 with products in fewer digits, quicker on a recent GPU. Noise, targets and
-    # loss are always in fp32
+    crop: int = 0  # squares cut at random out of images larger by this, at least 0
+    # of the network; auto: bf16 where the hardware has it, else fp32; tf32: fp32 with
+    # products in fewer digits, quicker on a GPU. Noise and loss are always in fp32
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = "auto"
-    # compile the network: a minute at the start, then faster steps
-    compile: bool = False
+    compile: bool = False  # the network: a minute at the start, then faster steps
     # how; reduce-overhead: as CUDA graphs, for a small network on a GPU, at the cost of
     # memory
     compile_mode: Literal["default", "reduce-overhead"] = "default"
@@ -262,31 +271,13 @@ _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
-def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
 def _check_numbers(config: TrainConfig) -> None:
     for name, least in _LEAST.items():
         value = getattr(config, name)
-        if not _is_number(value, int) or value < least:
-            raise ValueError(
-                f"{name} must be an integer of at least {least}, got {value!r}"
-            )
+        fine = _is_number(value, int) and value >= least
+        require(fine, name, repr(value), f"be an integer of at least {least}")
     for name, (allowed, inside) in _WITHIN.items():
         value = getattr(config, name)
-        if name == "grad_clip" and value is None:
-            continue
-        if not _is_number(value, (int, float)) or not inside(value):
-            raise ValueError(f"{name} must lie in {allowed}, got {value!r}")
-
-# %% ../nbs/4_training/01_configurations.ipynb #c0ffee02
-def _check_choices(config: TrainConfig) -> None:
-    for name, kind in get_type_hints(TrainConfig).items():
-        allowed = (True, False) if kind is bool else get_args(kind)
-        listed = kind is bool or get_origin(kind) is Literal
-        if listed and getattr(config, name) not in allowed:
-            choices = ", ".join(map(repr, allowed))
-            raise ValueError(
-                f"{name} must be one of {choices}, got {getattr(config, name)!r}"
-            )
+        fine = _is_number(value, (int, float)) and inside(value)
+        fine = fine or (name == "grad_clip" and value is None)
+        require(fine, name, repr(value), f"lie in {allowed}")

@@ -12,16 +12,28 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .ddpm import Sampler, Spacing, check_spacing, time_pairs
+from .ddpm import Sampler, Spacing, check_spacing, given_noise, time_pairs
 from .forward import transition
 from .prediction import Denoiser, Prediction, clip_prediction
+from .refusals import require
 from .schedule import NoiseSchedule, at_least_float32
+
+# %% ../nbs/2_sampling/02_ddim.ipynb #f94d30f2
+def _variances(
+    schedule: NoiseSchedule, s: int, t: int, eta: float
+) -> tuple[Tensor, Tensor]:
+    "σ² = η² β̃ and 1 − ᾱ_s − σ²."
+    alpha, beta = transition(schedule, s, t)
+    abar_s, abar_t = schedule.at(s), schedule.at(t)
+    var = eta**2 * beta * (1 - abar_s) / (1 - abar_t)
+    return var, (1 - abar_s) * (
+        1 - eta**2 + eta**2 * alpha * (1 - abar_s) / (1 - abar_t)
+    )
 
 # %% ../nbs/2_sampling/02_ddim.ipynb #dc68dca4
 @dataclass(frozen=True)
 class DDIM:
-    """`x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z` with `σ = η √β̃` (DDIM eqs. 12 and 16).
-    Raises ValueError for settings that are not allowed."""
+    "`x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) ε̂ + σ z` with `σ = η √β̃` (DDIM eqs. 12 and 16)."
 
     steps: int | None = 50  # 1..T; None is all T
     eta: float = 0.0  # η in [0, 1]: 0 without noise, 1 is DDPM with σ² = β̃
@@ -30,8 +42,7 @@ class DDIM:
     quad_end: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
+        require(0 <= self.eta <= 1, "eta", repr(self.eta), "lie in [0, 1]")
         check_spacing(self.steps, self.spacing, self.timesteps, self.quad_end)
 
     @property
@@ -52,43 +63,38 @@ class DDIM:
         pred: Prediction,  # what the network sees in it
         t: int,  # the time left, 1..T
         s: int,  # the time reached, 0..t-1
-        # (B, ...) standard normal; not looked at where σ = 0
-        noise: Tensor | None = None,
+        noise: Tensor | None = None,  # (B, ...) standard normal; not used where σ = 0
         previous: tuple[int, Prediction] | None = None,  # not used
     ) -> Tensor:  # (B, ...) x_s
         "x_s (DDIM eq. 12)."
-        alpha, beta = transition(schedule, s, t)
-        abar_s, abar_t = schedule.at(s), schedule.at(t)
-        var = self.eta**2 * beta * (1 - abar_s) / (1 - abar_t)
-        direction_var = (1 - abar_s) * (
-            1 - self.eta**2 + self.eta**2 * alpha * (1 - abar_s) / (1 - abar_t)
-        )
-        xs = abar_s.sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
-        return xs if var == 0 else xs + var.sqrt() * noise
+        var, direction_var = _variances(schedule, s, t, self.eta)
+        xs = schedule.at(s).sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
+        return xs if var == 0 else xs + var.sqrt() * given_noise(noise)
 
 # %% ../nbs/2_sampling/02_ddim.ipynb #749cc102
-def check_noise_free(sampler: Sampler) -> None:
+def check_noise_free(
+    sampler: Sampler,  # one that is to be walked in both directions
+) -> None:
     "Raise ValueError for a sampler that draws noise: it leads back to no x_T."
-    if sampler.stochastic:
-        raise ValueError(
-            "sampler must draw no noise, as DDIM with eta = 0 or DPMSolver, got "
-            f"{sampler}: the way back to x_T is known only then"
-        )
+    require(
+        not sampler.stochastic,
+        "sampler",
+        f"{sampler}: the way back to x_T is known only then",
+        "draw no noise, as DDIM with eta = 0 or DPMSolver",
+    )
 
 # %% ../nbs/2_sampling/02_ddim.ipynb #76b3ce78
 @torch.no_grad()
 def ddim_encode(
-    # its `clip` clips x̂_0, except in the first stride; inexact, and None is right
-    # unless decoding clips
-    denoiser: Denoiser,
+    denoiser: Denoiser,  # with a `clip`, where decoding clips; that is inexact
     x0: Tensor,  # (B, ...) clean data, images in [-1, 1]
-    # the one to decode with, whose strides are taken upwards; it draws no noise
-    sampler: Sampler = DDIM(50),
+    sampler: Sampler = DDIM(50),  # the one to decode with, which draws no noise
     *,
     y: Tensor | None = None,  # (B, ...) labels or contexts
 ) -> Tensor:  # (B, ...) the x at the highest time, float32 or wider
-    """The x_T from which the sampler leads to x_0: DDIM eq. 13 with η = 0 from s up to
-    t, asking the model at t. Raises ValueError for a sampler that draws noise."""
+    """The x_T from which the sampler leads to x_0: DDIM eq. 13 with η = 0, upwards.
+
+    From s up to t the model is asked at t. x̂_0 is not clipped in the first stride."""
     check_noise_free(sampler)
     x, schedule = at_least_float32(x0), denoiser.schedule
     unclipped = replace(denoiser, clip=None)

@@ -9,7 +9,7 @@ __all__ = ['sampler_from_diffusers', 'from_diffusers', 'to_diffusers']
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ from .unet import UNet
 
 # %% ../nbs/4_training/05_diffusers.ipynb #b3717962
 def _names(c: UNetConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(our module, theirs; three of theirs where ours joins them), in the order of the
-    forward pass."""
+    "(our module, theirs), in the order of the forward pass; three where we join them."
     yield "conv_in", ("conv_in",)
     yield "time.0", ("time_embedding.linear_1",)
     yield "time.2", ("time_embedding.linear_2",)
@@ -130,7 +129,7 @@ def _shape(theirs: dict[str, Any]) -> UNetConfig:
         image_size=size,
         in_channels=theirs["in_channels"],
         channels=widths[0],
-        multipliers=[w // widths[0] for w in widths],
+        multipliers=tuple(w // widths[0] for w in widths),
         blocks=theirs["layers_per_block"],
         attention=(),
         dropout=theirs.get("dropout", 0.0),
@@ -140,7 +139,8 @@ def _shape(theirs: dict[str, Any]) -> UNetConfig:
     config = _with_norms(config, theirs)
     sizes = tuple(n for n, yes in zip(config.sizes, attends) if yes)
     config = replace(config, attention=sizes)
-    return replace(config, **_heads(config, theirs.get("attention_head_dim", 8)))
+    heads, head_dim = _heads(config, theirs.get("attention_head_dim", 8))
+    return replace(config, heads=heads, head_dim=head_dim)
 
 
 def _with_norms(config: UNetConfig, theirs: dict[str, Any]) -> UNetConfig:
@@ -155,16 +155,14 @@ def _with_norms(config: UNetConfig, theirs: dict[str, Any]) -> UNetConfig:
     return config
 
 # %% ../nbs/4_training/05_diffusers.ipynb #5fceee37
-def _heads(c: UNetConfig, head_dim: int | None) -> dict[str, int | None]:
+def _heads(c: UNetConfig, head_dim: int | None) -> tuple[int, int | None]:
     "Their width of a head, None being all channels, as our number or width of heads."
     for width in c.attention_widths:
         allowed = f"divide the width {width} of each level with attention"
         fit = not head_dim or width % head_dim == 0
         require(fit, "attention_head_dim", head_dim, allowed)
-    heads = {
-        1 if head_dim is None else width // head_dim for width in c.attention_widths
-    }
-    return {"heads": heads.pop()} if len(heads) == 1 else {"head_dim": head_dim}
+    heads = {width // (head_dim or width) for width in c.attention_widths}
+    return (heads.pop(), None) if len(heads) == 1 else (1, head_dim)
 
 # %% ../nbs/4_training/05_diffusers.ipynb #2e577597
 def _check_channels(theirs: dict[str, Any], widths: Any, size: Any) -> None:
@@ -243,7 +241,7 @@ def _clip(theirs: dict[str, Any]) -> Clip | None:
     return (-reach, reach) if theirs.get("clip_sample", True) else None
 
 # %% ../nbs/4_training/05_diffusers.ipynb #f527a3f3
-_VARIANCES = {
+_VARIANCES: dict[str, Literal["posterior", "beta"]] = {
     "fixed_small": "posterior",
     "fixed_small_log": "posterior",
     "fixed_large": "beta",
@@ -272,8 +270,10 @@ def sampler_from_diffusers(
     steps: int | None = None,  # S, 1..T; None is all T
     eta: float = 0.0,  # for a DDIMScheduler, as in DDIM
 ) -> DDPM | DDIM:  # with the same times
-    """Their way of walking. Raises ValueError, with its name, for a setting that would
-    leave noise in the image or that has no counterpart here."""
+    """Their way of walking.
+
+    ValueError, with its name, for a setting that would leave noise in the image or that
+    has no counterpart here."""
     theirs = _settings(scheduler)
     kind = theirs.get("_class_name", "")
     allowed = "be a DDPMScheduler or a DDIMScheduler"
@@ -309,8 +309,10 @@ def from_diffusers(
     # its scheduler, or the scheduler's configuration or folder; None: the pipeline's
     scheduler: Any = None,
 ) -> Run:  # as load_pretrained returns it
-    """A DDPM U-Net of the diffusers library with its schedule. Raises ValueError,
-    naming the setting, for a network that is none, and for learned variances."""
+    """A DDPM U-Net of the diffusers library with its schedule.
+
+    ValueError, naming the setting, for a network that is none, and for learned
+    variances."""
     if hasattr(source, "unet"):
         source, scheduler = source.unet, scheduler or source.scheduler
     shape, weights = _network(source)
@@ -374,8 +376,7 @@ _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"
 
 
 def _ours(config: UNetConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their weights under our names. Raises ValueError for one that is missing, left
-    over, or of the wrong shape."""
+    "Their weights under our names. ValueError for one that is missing or does not fit."
     theirs = {
         ".".join(_OLD.get(part, part) for part in name.split(".")): x
         for name, x in theirs.items()
@@ -410,8 +411,9 @@ def to_diffusers(
     run: Run,  # as load_pretrained or from_diffusers returns it
     folder: str | Path,  # made if absent
 ) -> Path:  # the folder of a DDPMPipeline
-    """Write network and schedule so that diffusers opens them. Raises ValueError,
-    naming the setting, for a network that UNet2DModel cannot be."""
+    """Write network and schedule so that diffusers opens them.
+
+    ValueError, naming the setting, for a network that UNet2DModel cannot be."""
     config, folder = run.model.config, Path(folder)
     _check_expressible(config)
     shape, scheduler = _their_shape(config), _their_scheduler(run)

@@ -11,15 +11,16 @@ __all__ = ['Mixing', 'trajectory', 'stack_steps', 'lerp', 'variance_preserving_m
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .ddim import DDIM, ddim_encode
-from .ddpm import DDPM, Sampler, Step, sample, sample_steps
-from .forward import draw_noise, q_sample, transition
+from .ddpm import DDPM, Sampler, Step, given_noise, sample, sample_steps
+from .forward import check_shape, draw_noise, q_sample, transition
 from .prediction import Clip, Denoiser, DynamicThreshold, Prediction
+from .refusals import require
 from .schedule import NoiseSchedule, at_least_float32, expand
 
 # %% ../nbs/2_sampling/05_editing.ipynb #38117dfe
@@ -27,9 +28,8 @@ def trajectory(
     steps: Iterable[Step],  # what sample_steps or inpaint_steps yields
     every: int = 1,  # keep one step in so many, >= 1; the last is always kept
 ) -> list[Step]:  # in the order in which they were made
-    "Some of the steps of a walk. Raises ValueError for `every` below 1."
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    "Some of the steps of a walk."
+    require(every >= 1, "every", every, "be at least 1")
     kept, step = [], None
     for i, step in enumerate(steps, 1):
         if i % every == 0:
@@ -40,15 +40,10 @@ def trajectory(
 def stack_steps(
     steps: Sequence[Step],  # n steps of a batch of B
     field: str = "x",  # "x" for x_s, "x0" for the predicted x̂_0
-    # (B*n, ...) image by image, each with its n steps in order: a grid of B rows and n
-    # columns
-) -> Tensor:
-    """The steps of each image in a row. Raises ValueError for another field, or no
-    steps."""
-    if field not in ("x", "x0"):
-        raise ValueError(f"field must be 'x' or 'x0', got {field!r}")
-    if not steps:
-        raise ValueError("steps must hold at least one step, got none")
+) -> Tensor:  # (B*n, ...) image by image: a grid of B rows and n columns
+    "The steps of each image in a row."
+    require(field in ("x", "x0"), "field", repr(field), "be 'x' or 'x0'")
+    require(len(steps) > 0, "steps", "none", "hold at least one step")
     return torch.stack([getattr(step, field) for step in steps], 1).flatten(0, 1)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #2482e562
@@ -60,63 +55,61 @@ def lerp(
     b: Tensor,  # (B, ...) of the same shape
     w: float | Tensor,  # one weight for all, or (B,); 0 is a, 1 is b
 ) -> Tensor:  # (B, ...) float32 or wider
-    """(1 − w) a + w b: right for images, while noise loses variance. Raises ValueError
-    for unlike shapes or w outside [0, 1]."""
+    "(1 − w) a + w b, which is right for images, while noise loses variance."
     a, b, w = _mixed(a, b, w)
     return (1 - w) * a + w * b
 
 # %% ../nbs/2_sampling/05_editing.ipynb #147e6bd0
 def variance_preserving_mix(
-    a: Tensor,  # as in lerp
-    b: Tensor,
-    w: float | Tensor,
-) -> Tensor:
-    """√(1−w) a + √w b: keeps the variance of *independent* noises. Raises ValueError as
-    `lerp` does."""
+    a: Tensor,  # (B, ...)
+    b: Tensor,  # (B, ...) of the same shape
+    w: float | Tensor,  # one weight for all, or (B,); 0 is a, 1 is b
+) -> Tensor:  # (B, ...) float32 or wider
+    "√(1−w) a + √w b, which keeps the variance of independent noises."
     a, b, w = _mixed(a, b, w)
     return (1 - w).sqrt() * a + w.sqrt() * b
 
 # %% ../nbs/2_sampling/05_editing.ipynb #c7135538
 def slerp(
-    a: Tensor,  # as in lerp
-    b: Tensor,
-    w: float | Tensor,
-) -> Tensor:
-    """sin((1−w)θ)/sin θ a + sin(wθ)/sin θ b, θ the angle between a and b, image by
-    image (DDIM appendix D.5). Raises ValueError as `lerp` does, and for opposite or
-    zero vectors."""
+    a: Tensor,  # (B, ...), not zero
+    b: Tensor,  # (B, ...) of the same shape, not zero and not opposite to a
+    w: float | Tensor,  # one weight for all, or (B,); 0 is a, 1 is b
+) -> Tensor:  # (B, ...) float32 or wider
+    """sin((1−w)θ)/sin θ a + sin(wθ)/sin θ b, with θ the angle between a and b.
+
+    From DDIM appendix D.5; each image has its own θ."""
     a, b, w = _mixed(a, b, w)
     turn = _angle(a, b) / math.pi
-    factor = lambda share: share * torch.sinc(share * turn) / torch.sinc(turn)
+    factor: Callable[[Tensor], Tensor] = lambda share: (
+        share * torch.sinc(share * turn) / torch.sinc(turn)
+    )
     return factor(1 - w) * a + factor(w) * b
 
 # %% ../nbs/2_sampling/05_editing.ipynb #2b62e27b
-def _mixed(a: Tensor, b: Tensor, w) -> tuple[Tensor, Tensor, Tensor]:
+def _mixed(a: Tensor, b: Tensor, w: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     "a and b in float32 or wider, and w ready to multiply them."
-    if a.shape != b.shape:
-        raise ValueError(
-            f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}"
-        )
+    check_shape("b", b, "a", a)
     w = torch.as_tensor(w, dtype=torch.float64)
-    if w.shape not in ((), a.shape[:1]):
-        raise ValueError(
-            f"w must be a number, or one for each of the {len(a)} images, got "
-            f"shape {tuple(w.shape)}"
-        )
-    if not ((w >= 0) & (w <= 1)).all():
-        raise ValueError(f"w must lie in [0, 1], got {w.tolist()}")
+    require(
+        w.shape in ((), a.shape[:1]),
+        "w",
+        f"shape {tuple(w.shape)}",
+        f"be a number, or one for each of the {len(a)} images",
+    )
+    require(bool(((w >= 0) & (w <= 1)).all()), "w", w.tolist(), "lie in [0, 1]")
     return at_least_float32(a), at_least_float32(b), expand(w, a)
+
+
+def _length(x: Tensor) -> Tensor:
+    "(B, 1, ..., 1) the length of each image as a vector."
+    lengths: Tensor = x.flatten(1).norm(dim=1)
+    return lengths.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
     "(B, 1, ..., 1) the angle between a and b in [0, π), image by image."
-    a, b = (
-        x / x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1)) for x in (a, b)
-    )
-    apart, along = (
-        c.flatten(1).norm(dim=1).reshape(-1, *[1] * (a.ndim - 1))
-        for c in (a - b, a + b)
-    )
+    a, b = (x / _length(x) for x in (a, b))
+    apart, along = _length(a - b), _length(a + b)
     if not (along > 1e-6).all():
         raise ValueError(
             "a and b must not be zero or opposite to each other: no arc between "
@@ -128,21 +121,14 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 def between(
     a: Tensor,  # (B, ...) where each row starts
     b: Tensor,  # (B, ...) where it ends
-    # n weights in [0, 1], for example torch.linspace(0, 1, 9)
-    weights: Sequence[float] | Tensor,
-    # slerp or variance_preserving_mix for noises, lerp for images
-    mixing: Mixing = slerp,
+    weights: Sequence[float] | Tensor,  # n in [0, 1], as torch.linspace(0, 1, 9)
+    mixing: Mixing = slerp,  # or variance_preserving_mix, or for images lerp
 ) -> Tensor:  # (B*n, ...) pair by pair, each with its n mixtures in order
-    "Mixtures of each a with its b. Raises ValueError as `mixing` does."
+    "Mixtures of each a with its b."
     w = torch.as_tensor(weights, dtype=torch.float64)
-    if a.shape != b.shape:
-        raise ValueError(
-            f"b must have the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}"
-        )
-    if w.ndim != 1 or not len(w):
-        raise ValueError(
-            f"weights must be one or more numbers, got shape {tuple(w.shape)}"
-        )
+    check_shape("b", b, "a", a)
+    got = f"shape {tuple(w.shape)}"
+    require(w.ndim == 1 and len(w) > 0, "weights", got, "be one or more numbers")
     return mixing(
         a.repeat_interleave(len(w), 0), b.repeat_interleave(len(w), 0), w.repeat(len(a))
     )
@@ -154,23 +140,12 @@ def grid_between(
     columns: int,  # >= 2
     mixing: Mixing = slerp,  # as in between
 ) -> Tensor:  # (rows*columns, ...) row by row
-    """Down both sides first, then across. Raises ValueError for another number of
-    corners, or fewer than two rows or columns."""
-    if len(corners) != 4:
-        raise ValueError(f"corners must be 4 images, got {len(corners)}")
-    if min(rows, columns) < 2:
-        raise ValueError(
-            f"rows and columns must be at least 2, got {rows} and {columns}"
-        )
-    left, right = (
-        between(
-            corners[i : i + 1],
-            corners[i + 2 : i + 3],
-            torch.linspace(0, 1, rows),
-            mixing,
-        )
-        for i in (0, 1)
-    )
+    "A sheet between four images: mixtures down both sides first, then across."
+    require(len(corners) == 4, "corners", len(corners), "be 4 images")
+    got = f"{rows} and {columns}"
+    require(min(rows, columns) >= 2, "rows and columns", got, "be at least 2")
+    sides = between(corners[:2], corners[2:], torch.linspace(0, 1, rows), mixing)
+    left, right = sides.chunk(2)
     return between(left, right, torch.linspace(0, 1, columns), mixing)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #595b51cd
@@ -183,15 +158,13 @@ def interpolate(
     *,
     mixing: Mixing = slerp,  # of the two x_T
 ) -> Tensor:  # (B*n, ...) as between has them
-    """Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4). Raises
-    ValueError for a sampler with noise: the ends would not come back."""
+    "Encode a and b, mix the two x_T, decode (DDIM sections 5.3 and 5.4)."
     a, b = (ddim_encode(denoiser, _clean(x0, denoiser.clip), sampler) for x0 in (a, b))
     return sample(denoiser, between(a, b, weights, mixing), sampler)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #03ed797a
 def _clean(x0: Tensor, clip: Clip | None) -> Tensor:
-    """x0 itself, if it lies in the range of clean data that `clip` says, where one is
-    given."""
+    "x0 itself, if it lies in the range of clean data that `clip` says, if it says one."
     if clip is None or not x0.numel():
         return x0
     low, high = (-1.0, 1.0) if isinstance(clip, DynamicThreshold) else clip
@@ -205,12 +178,10 @@ def _clean(x0: Tensor, clip: Clip | None) -> Tensor:
 # %% ../nbs/2_sampling/05_editing.ipynb #198f3c66
 @dataclass(frozen=True)
 class SubWalk:
-    """The part of a sampler's walk from time `start` down to `end`; itself a sampler.
-    Raises ValueError for times that are not allowed."""
+    "The part of a sampler's walk from time `start` down to `end`; itself a sampler."
 
     sampler: Sampler
-    # 1..T, the time of the image that is handed over; None: where the sampler starts
-    start: int | None = None
+    start: int | None = None  # 1..T, where it begins; None: where the sampler does
     end: int = 0  # 0..start-1, the time of the image that comes back
 
     @property
@@ -222,12 +193,9 @@ class SubWalk:
         "(start, s), ..., (t, end): the sampler's own times in between."
         times = [t for t, _ in self.sampler.pairs(schedule)]
         start = times[0] if self.start is None else self.start
-        if not 1 <= start <= schedule.T:
-            raise ValueError(f"start must lie in 1..{schedule.T}, got {start}")
-        if not 0 <= self.end < start:
-            raise ValueError(
-                f"end must lie in 0..{start - 1}, below start = {start}, got {self.end}"
-            )
+        require(1 <= start <= schedule.T, "start", start, f"lie in 1..{schedule.T}")
+        allowed = f"lie in 0..{start - 1}, below start = {start}"
+        require(0 <= self.end < start, "end", self.end, allowed)
         down = [start, *(t for t in times if self.end < t < start), self.end]
         return list(zip(down, down[1:]))
 
@@ -255,8 +223,7 @@ def image_to_image(
     y: Tensor | None = None,  # as in sample_steps, and so the next
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # (B, ...) a variation of x_0, float32 or wider
-    """Noise to x_t (DDPM eq. 4), then walk down from t. Raises ValueError for t outside
-    1..T, or x0 outside the denoiser's `clip`."""
+    "Noise to x_t (DDPM eq. 4), then walk down from t."
     xt = q_sample(denoiser.schedule, _clean(x0, denoiser.clip), t, eps)
     walk = SubWalk(sampler, start=t)
     return sample(denoiser, xt, walk, y=y, generator=generator)
@@ -276,10 +243,9 @@ def interpolate_at(
     # one for all, or one for each of the B*n images
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # (B*n, ...) as between has them
-    """Mix images and noises, noise to t, walk down (DDPM figure 8). Raises ValueError
-    as `image_to_image` does."""
-    clean = (_clean(x0, denoiser.clip) for x0 in (a, b))
-    x0 = between(*clean, weights, lerp)
+    "Mix images and noises, noise to t, walk down (DDPM figure 8)."
+    a, b = (_clean(x0, denoiser.clip) for x0 in (a, b))
+    x0 = between(a, b, weights, lerp)
     eps = between(eps_a, eps_a if eps_b is None else eps_b, weights, mixing)
     return image_to_image(denoiser, x0, t, eps, sampler, generator=generator)
 
@@ -292,17 +258,13 @@ def sample_with_shared_start(
     sampler: Sampler = DDPM(),  # one that draws noise: without, all n are alike
     *,
     y: Tensor | None = None,  # (B, ...) as in sample_steps
-    # one for all, or one for each of the B*n; the first of each n serves the common
-    # part
+    # one for all, or one for each of the B*n; of each n the first serves in common
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # (B*n, ...) the n of each start in a row
-    """The way down to t in common, then apart (DDPM figure 7). Raises ValueError for t
-    above the walk's first time, or n below 1."""
+    "Walk the way down to t in common, then apart (DDPM figure 7)."
     first = sampler.pairs(denoiser.schedule)[0][0]
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    if not 1 <= t <= first:
-        raise ValueError(f"t must lie in 1..{first}, where the walk starts, got {t}")
+    require(n >= 1, "n", n, "be at least 1")
+    require(1 <= t <= first, "t", t, f"lie in 1..{first}, where the walk starts")
     together = generator[::n] if isinstance(generator, Sequence) else generator
     if t < first:
         above = SubWalk(sampler, end=t)
@@ -313,37 +275,34 @@ def sample_with_shared_start(
         denoiser, each, SubWalk(sampler, start=t), y=apart, generator=generator
     )
 
+# %% ../nbs/2_sampling/05_editing.ipynb #a9f8650a
+def _check_mask(mask: Tensor, x0: Tensor) -> None:
+    "Refuse a mask that is not bool, or does not broadcast to x0, axis by axis."
+    require(
+        mask.dtype == torch.bool,
+        "mask",
+        mask.dtype,
+        "be bool, True where the image is kept",
+    )
+    require(
+        mask.ndim == x0.ndim and all(m in (1, n) for m, n in zip(mask.shape, x0.shape)),
+        "mask",
+        tuple(mask.shape),
+        f"have the shape of x0, {tuple(x0.shape)}, or sizes 1 in places",
+    )
+
 # %% ../nbs/2_sampling/05_editing.ipynb #a6626818
 @dataclass(frozen=True, eq=False)
 class InpaintingSampler:
-    """A sampler that puts the known pixels of x_0 in, noised to s, after each step
-    (RePaint eq. 8). Raises ValueError for a mask that does not fit."""
+    "A sampler that puts the known pixels of x_0, noised to s, in (RePaint eq. 8)."
 
     sampler: Sampler
-    # (B, ...) clean images in [-1, 1]; what the mask leaves out is not looked at
-    x0: Tensor
-    # bool, True where x0 is kept: of x0's shape, or with sizes 1, as (1, 1, H, W)
-    mask: Tensor
+    x0: Tensor  # (B, ...) clean images; what the mask leaves out is not looked at
+    mask: Tensor  # bool, True where x0 is kept: of x0's shape, or with sizes 1
+    stochastic: ClassVar[bool] = True  # every step but the last, for the known pixels
 
     def __post_init__(self) -> None:
-        if self.mask.dtype != torch.bool:
-            raise ValueError(
-                "mask must be bool, True where the image is kept, got "
-                f"{self.mask.dtype}"
-            )
-        fits = self.mask.ndim == self.x0.ndim and all(
-            m in (1, n) for m, n in zip(self.mask.shape, self.x0.shape)
-        )
-        if not fits:
-            raise ValueError(
-                f"mask must have the shape of x0, {tuple(self.x0.shape)}, or sizes "
-                f"1 in places, got {tuple(self.mask.shape)}"
-            )
-
-    @property
-    def stochastic(self) -> bool:
-        "Every step but the last needs noise, for the known pixels."
-        return True
+        _check_mask(self.mask, self.x0)
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides of the sampler."
@@ -359,12 +318,11 @@ class InpaintingSampler:
         noise: Tensor | None = None,
         previous: tuple[int, Prediction] | None = None,
     ) -> Tensor:
-        """The sampler's own step in the unknown region, q(x_s | x_0) in the known one;
-        x_0 itself at s = 0."""
+        "q(x_s | x_0) in the known region, the sampler's own step in the unknown one."
         known = (
             at_least_float32(self.x0)
             if s == 0
-            else q_sample(schedule, self.x0, s, noise)
+            else q_sample(schedule, self.x0, s, given_noise(noise))
         )
         return torch.where(
             self.mask,
@@ -380,18 +338,15 @@ def noise_up(
     t: int,  # 1..T
     eps: Tensor,  # (B, ...) standard normal noise, independent of x_s
 ) -> Tensor:  # (B, ...) x_t, float32 or wider
-    """x_t = √α x_s + √β ε with the α and β of the stride: q(x_t | x_s) (DDPM eq. 2).
-    Raises ValueError unless 0 <= s < t <= T."""
+    "x_t = √α x_s + √β ε with the α and β of the stride: q(x_t | x_s) (DDPM eq. 2)."
     alpha, beta = transition(schedule, s, t)
     return alpha.sqrt() * at_least_float32(xs) + beta.sqrt() * at_least_float32(eps)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #23c8daac
 def inpaint_steps(
     denoiser: Denoiser,
-    # (B, ...) clean images in [-1, 1]; what the mask leaves out is not looked at
-    x0: Tensor,
-    # bool, True where x0 is kept: of x0's shape, or with sizes 1, as (1, 1, H, W)
-    mask: Tensor,
+    x0: Tensor,  # (B, ...) clean images; what the mask leaves out is not looked at
+    mask: Tensor,  # bool, True where x0 is kept, as in InpaintingSampler
     xT: Tensor,  # (B, ...) where to start: standard normal noise
     sampler: Sampler = DDPM(steps=250),  # any
     *,
@@ -400,17 +355,13 @@ def inpaint_steps(
     y: Tensor | None = None,  # as in sample_steps, and so the next
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:  # one Step after each stride down
-    """Fill what the mask leaves out (RePaint, Algorithm 1). Raises ValueError for a
-    mask that does not fit, or numbers below 1."""
-    if min(resamples, jump) < 1:
-        raise ValueError(
-            f"resamples and jump must be at least 1, got {resamples} and {jump}"
-        )
+    "Fill what the mask leaves out (RePaint, Algorithm 1)."
+    got = f"{resamples} and {jump}"
+    require(min(resamples, jump) >= 1, "resamples and jump", got, "be at least 1")
     keep, pairs = InpaintingSampler(sampler, x0, mask), sampler.pairs(denoiser.schedule)
     _clean(x0[mask.expand_as(x0)], denoiser.clip)
-    blocks = (pairs[i : i + jump] for i in range(0, len(pairs), jump))
-    walks = [SubWalk(keep, block[0][0], block[-1][1]) for block in blocks]
-    return _resample(denoiser, xT, walks, resamples, y, generator)
+    blocks = [pairs[i : i + jump] for i in range(0, len(pairs), jump)]
+    return _resample(denoiser, xT, keep, blocks, resamples, y, generator)
 
 # %% ../nbs/2_sampling/05_editing.ipynb #d0f8c67a
 def inpaint(
@@ -425,10 +376,18 @@ def inpaint(
     y: Tensor | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # (B, ...) float32 or wider
-    """Where the walk of `inpaint_steps` ends: x_0 where the mask is True, and a filling
-    elsewhere."""
-    how = dict(resamples=resamples, jump=jump, y=y, generator=generator)
-    for step in inpaint_steps(denoiser, x0, mask, xT, sampler, **how):
+    "Where the walk of `inpaint_steps` ends: x_0 in the mask, else a filling."
+    for step in inpaint_steps(
+        denoiser,
+        x0,
+        mask,
+        xT,
+        sampler,
+        resamples=resamples,
+        jump=jump,
+        y=y,
+        generator=generator,
+    ):
         pass
     return step.x
 
@@ -436,16 +395,20 @@ def inpaint(
 def _resample(
     denoiser: Denoiser,
     x: Tensor,
-    walks: list[SubWalk],
+    sampler: Sampler,
+    blocks: list[list[tuple[int, int]]],
     resamples: int,
     y: Tensor | None,
     generator: torch.Generator | Sequence[torch.Generator] | None,
 ) -> Iterator[Step]:
-    for walk in walks:
+    "Walk down each block of strides `resamples` times, and back up in between."
+    for block in blocks:
+        start, end = block[0][0], block[-1][1]
+        walk = SubWalk(sampler, start, end)
         for again in range(resamples):
             if again:
                 eps = draw_noise(x.shape, generator, x.device, x.dtype)
-                x = noise_up(denoiser.schedule, x, walk.end, walk.start, eps)
+                x = noise_up(denoiser.schedule, x, end, start, eps)
             for step in sample_steps(denoiser, x, walk, y=y, generator=generator):
                 yield step
             x = step.x

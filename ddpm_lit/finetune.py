@@ -38,9 +38,10 @@ def start_from(
     # of a network of the same shape, except for num_classes, context_dim and dropout
     run: Run,
 ) -> None:
-    """Copy the weights of `run`. Label or context layers are copied if they match;
-    otherwise they start at zero, and the null embedding is folded into the time bias.
-    Raises ValueError for another shape."""
+    """Copy the weights of `run`. ValueError for another shape.
+
+    Label or context layers are copied if they match; otherwise they start at zero, and
+    the null embedding is folded into the time bias."""
     _check_shape(model.config, run.model.config)
     weights = run.model.state_dict()
     if _condition(model.config) != _condition(run.model.config):

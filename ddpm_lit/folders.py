@@ -43,9 +43,8 @@ def fingerprint(
 ) -> str:  # 16 hexadecimal digits
     "A checksum of the weights, the schedule, the parameterization and the clipping."
     digest = hashlib.sha256(repr((run.param.name, run.clip)).encode())
-    model: Any = run.model
     table = ("alpha_bar", run.schedule.alpha_bar)
-    for name, x in [*sorted(model.state_dict().items()), table]:
+    for name, x in [*sorted(run.model.state_dict().items()), table]:
         plain = x.detach().cpu().contiguous().reshape(-1)
         digest.update(name.encode() + plain.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

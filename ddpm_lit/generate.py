@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .ddpm import Sampler, Step
 from .ddim import DDIM, check_noise_free, ddim_encode
@@ -24,6 +24,7 @@ from .refusals import require
 from .images import check_range, save_gif, save_grid, to_float, to_uint8
 from .image_files import load_image
 from .numbered import Batch, at_least, last_x, placed
+from .unet import UNet
 from .runs import Labels, Run, Watch, check_labels
 
 # %% ../nbs/6_using/01_generating.ipynb #203fca04
@@ -36,7 +37,7 @@ class DrawConfig:
     labels: Labels = None  # classes or contexts, in turn; None: unconditional
     guidance: float = 1.0  # as in guided
     batch: int = 64  # images drawn at a time, at least 1
-    device: torch.device | str = "cpu"  # where to compute
+    device: torch.device | str | None = None  # where to compute; None: the best
     watch: Watch = iter  # wraps the steps of each batch, such as a progress bar does
 
     def batches(self, run: Run, numbers: Sequence[int]) -> Iterator[Batch]:
@@ -72,7 +73,7 @@ def optimized(
     run: Run,
     precision: Literal["fp32", "bf16"] = "fp32",  # of the network alone
     compile: bool = False,  # by torch.compile, when it is first called
-    device: torch.device | str = "cpu",  # where it will compute
+    device: torch.device | str | None = None,  # where it will compute; None: the best
 ) -> Run:  # shares the weights with the given run, where they are as they have to be
     """The run with a quicker network; with neither option, the run itself. ValueError
     for another precision."""
@@ -80,7 +81,7 @@ def optimized(
     require(known, "precision", repr(precision), "be fp32 or bf16")
     if precision == "fp32" and not compile:
         return run
-    model: Any = placed(run, device).model
+    model = placed(run, device).model
     if precision == "fp32":
         model = copy.copy(model)
     else:
@@ -90,7 +91,7 @@ def optimized(
     return replace(run, model=model)
 
 # %% ../nbs/6_using/01_generating.ipynb #b820dc6c
-def _halved(model: nn.Module) -> nn.Module:
+def _halved(model: UNet) -> UNet:
     "Weights in bfloat16; what comes in is rounded, and what goes out is float32."
     model.register_forward_pre_hook(
         lambda _, given: (given[0].to(torch.bfloat16), *given[1:])
@@ -209,7 +210,7 @@ def interpolation(
     known = check_labels(run, config.labels, config.guidance) or ()
     allowed = "be one class or context, the same for all images"
     require(len(known) < 2, "labels", len(known), allowed)
-    run = replace(run, model=placed(run, config.device).model)
+    run = placed(run, config.device)
     start, end = (_address(run, config, image) for image in (a, b))
     way = torch.split(between(start, end, torch.linspace(0, 1, n)), config.batch)
     parts = zip(config.batches(run, range(n)), way)
@@ -221,7 +222,7 @@ def _address(run: Run, config: DrawConfig, image: int | Tensor) -> Tensor:
     if isinstance(image, Tensor):
         _check_images(run, image[None])
         [part] = config.batches(run, [0])
-        x0 = image[None].to(config.device)
+        x0 = image[None].to(part.xT.device)
         return ddim_encode(part.denoiser, x0, config.sampler)
     at_least(0, image=image)
     [part] = config.batches(run, [image])
@@ -235,8 +236,8 @@ class Encoded:
     x0: Tensor  # (B, C, H, W) the images
     xT: Tensor  # (B, C, H, W) the noise that leads to them
     decoded: Tensor  # (B, C, H, W) what it leads to
-    # (B,) float64 mean squared error of what is decoded, on a scale from 0 for black to 1 for
-    # white
+    # (B,) float64 mean squared error of what is decoded, on a scale from 0 for black to
+    # 1 for white
     error: Tensor
 
 # %% ../nbs/6_using/01_generating.ipynb #812d22c5
@@ -250,7 +251,7 @@ def encode_decode(
     check_noise_free(config.sampler)
     _check_images(run, x0)
     [part] = replace(config, batch=len(x0)).batches(run, range(len(x0)))
-    x0 = x0.to(config.device)
+    x0 = x0.to(part.xT.device)
     xT = ddim_encode(part.denoiser, x0, config.sampler)
     decoded = last_x(config.steps(replace(part, xT=xT)))
     error = ((decoded.cpu().double() - x0.cpu().double()) / 2).square()
@@ -271,11 +272,11 @@ def inpaintings(
     in `Run.draw_batches` and `inpaint_steps`."""
     at_least(1, n=n)
     _check_images(run, x0[None])
-    x0, mask = x0.to(config.device), mask.to(config.device)
 
     def fill(part: Batch) -> Iterator[Step]:
-        initial = x0.expand(len(part.numbers), *x0.shape)
-        given = part.denoiser, initial, mask, part.xT, config.sampler
+        initial = x0.to(part.xT.device).expand(part.xT.shape)
+        keep = mask.to(part.xT.device)
+        given = part.denoiser, initial, keep, part.xT, config.sampler
         own = part.generators
         return inpaint_steps(*given, resamples=resamples, jump=jump, generator=own)
 

@@ -13,21 +13,23 @@ import torch
 from torch import Tensor
 
 from .prediction import Denoiser, Model
+from .refusals import require
 from .schedule import at_least_float32, expand
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #37e8da59
 def classifier_guided(
-    # one that knows no label, or that is asked with another label, to be guided further
-    denoiser: Denoiser,
-    # (x_t (B, ...), t (B,)) -> (B,) log p(y | x_t) in nats, for the y that is wanted
+    denoiser: Denoiser,  # without a label, or with another, to be guided further
+    # (x_t, t) -> (B,) log p(y | x_t) in nats, for the y that is wanted
     log_prob: Callable[[Tensor, Tensor], Tensor],
     scale: float,  # g: 0 ignores the classifier, 1 is Bayes' rule
 ) -> Denoiser:
-    """ε̂ − g √(1−ᾱ_t) ∇ log p(y | x_t) (Dhariwal & Nichol 2021, eq. 14), or the same in
-    x_0 or v. ValueError where ᾱ_t = 0: pure noise tells a classifier nothing."""
+    """ε̂ − g √(1−ᾱ_t) ∇ log p(y | x_t), or the same in x_0 or v.
+
+    From Dhariwal & Nichol 2021, eq. 14. Where ᾱ_t = 0, pure noise tells a classifier
+    nothing, and a ValueError is raised."""
     schedule, param = denoiser.schedule, denoiser.param
 
-    def guided_model(x: Tensor, t: Tensor, *y: Tensor) -> Tensor:
+    def guided_model(x: Tensor, t: Tensor, *y: Tensor | None) -> Tensor:
         with torch.enable_grad():
             seen = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(log_prob(seen, t).sum(), seen)
@@ -48,46 +50,36 @@ def classifier_guided(
 def _asked_of(
     model: Model, y: Tensor | int, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`y` and `scale` as tensors, refused where no model could take them, or this one
-    cannot."""
+    "`y` and `scale` as tensors, refused where no model could take them, or not this."
     y = torch.as_tensor(y)
     scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
     labels = y.dtype == torch.int64 and y.ndim < 2
-    if not labels and not (y.is_floating_point() and y.ndim == 2):
-        raise ValueError(
-            "y must be int64 labels (B,), one int, or float contexts (B, D), got "
-            f"{y.dtype} of shape {tuple(y.shape)}"
-        )
-    if scale.ndim > 1 or not scale.isfinite().all():
-        raise ValueError(
-            "scale must be a finite number, or one for each image, got "
-            f"{scale.tolist()}"
-        )
+    require(
+        labels or (y.is_floating_point() and y.ndim == 2),
+        "y",
+        f"{y.dtype} of shape {tuple(y.shape)}",
+        "be int64 labels (B,), one int, or float contexts (B, D)",
+    )
+    require(
+        scale.ndim <= 1 and bool(scale.isfinite().all()),
+        "scale",
+        scale.tolist(),
+        "be a finite number, or one for each image",
+    )
     # a U-Net refuses here what it does not know
     if hasattr(model, "null"):
         model.null(y.reshape(-1) if labels else y)
     return y, scale
 
-
-def _check_batch(name: str, value: Tensor, x: Tensor) -> None:
-    if value.ndim and len(value) != len(x):
-        raise ValueError(
-            f"{name} must have one entry for each of the {len(x)} images, got "
-            f"{len(value)}"
-        )
-
 # %% ../nbs/2_sampling/04_guidance.ipynb #9b1d67da
 def guided(
-    # one call of twice the batch if its model has a method `null(y)`, else two calls
-    denoiser: Denoiser,
-    # (B,) int64 labels, (B, D) float contexts, or one label for all images
-    y: Tensor | int,
-    # g: 0 ignores y, 1 is plainly conditional, above 1 exaggerates; () or (B,)
-    scale: float | Tensor,
+    denoiser: Denoiser,  # called once if its model has a method `null(y)`, else twice
+    y: Tensor | int,  # (B,) int64 labels, (B, D) float contexts, or one label for all
+    scale: float | Tensor,  # () or (B,) g: 0 ignores y, 1 is plain, above exaggerates
 ) -> Denoiser:  # for any sampler, with batches of B images, and no y
-    """out(null) + g · (out(y) − out(null)) (Ho & Salimans 2022, eq. 6, g = 1 + w), in
-    whatever the model predicts. ValueError for a y or scale that does not fit the model
-    or the batch."""
+    """out(null) + g · (out(y) − out(null)), in whatever the model predicts.
+
+    From Ho & Salimans 2022, eq. 6, where g = 1 + w."""
     model = denoiser.model
     y, scale = _asked_of(model, y, scale)
     # moved once for each device, not at every step
@@ -99,7 +91,12 @@ def guided(
                 "y must be None for a guided denoiser: it was given when it was made"
             )
         for name, value in (("y", y), ("scale", scale)):
-            _check_batch(name, value, x)
+            require(
+                value.ndim == 0 or len(value) == len(x),
+                name,
+                value.shape[:1].numel(),
+                f"have one entry for each of the {len(x)} images",
+            )
         wanted = on(x.device) if y.ndim else on(x.device).expand(len(x))
         none = [model.null(wanted)] if hasattr(model, "null") else []
         if scale.ndim == 0 and scale == 0:

@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import cache, lru_cache, partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,8 +31,9 @@ from .refusals import require
 
 # %% ../nbs/3_images/03_image_files.ipynb #64b7d24b
 def _convert(im: Any, channels: int) -> Any:
-    """A Pillow image as 8-bit grey (channels=1) or RGB (3): upright, 16 bits scaled to
-    8, transparency laid on white."""
+    """A Pillow image as 8-bit grey (channels=1) or RGB (3), upright.
+
+    16 bits are scaled to 8, and transparency is laid on white."""
     from PIL import Image, ImageOps
 
     im = ImageOps.exif_transpose(im)
@@ -48,8 +49,10 @@ def _convert(im: Any, channels: int) -> Any:
 
 # %% ../nbs/3_images/03_image_files.ipynb #70a36059
 def _square(im: Any, size: int | None, share: Fraction | None = None) -> Any:
-    """The middle square, resized to `size`, antialiased. Its side is `share` of the
-    width, or the shorter side (None; then size None leaves the image as it is)."""
+    """The middle square, resized to `size`, antialiased.
+
+    Its side is `share` of the width. Where that is None it is the shorter side, and
+    size None leaves the image as it is."""
     from PIL import Image
 
     if share is None and (size is None or im.size == (size, size)):
@@ -111,10 +114,11 @@ def _bomb() -> str:
 
 # %% ../nbs/3_images/03_image_files.ipynb #93c0aafb
 @contextmanager
-def _opened(file: Path | io.IOBase | Any) -> Iterator[Any]:
-    """Open an image lazily and close it on exit. Raises ValueError, in a few words, for
-    a file that cannot be opened and for an error inside the block."""
-    from PIL import Image
+def _opened(file: Path | IO[bytes]) -> Iterator[Any]:
+    """Open an image lazily and close it on exit.
+
+    An error, inside the block too, becomes a ValueError in a few words."""
+    from PIL import Image, UnidentifiedImageError
 
     limit = Image.MAX_IMAGE_PIXELS
     try:
@@ -126,7 +130,7 @@ def _opened(file: Path | io.IOBase | Any) -> Iterator[Any]:
             yield im
     except Image.DecompressionBombError:
         raise ValueError(_bomb()) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError("its format is not known, or it is empty") from None
     # the decoders raise a dozen kinds
     except Exception as problem:
@@ -163,10 +167,6 @@ def _suffixes() -> tuple[str, ...]:
 def _parts(name: str) -> list[str]:
     "The folders and the file of a name within a folder or zip."
     return [part for part in name.split("/") if part != "."]
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in _parts(name))
 
 # %% ../nbs/3_images/03_image_files.ipynb #0b709909
 def _in_folder(folder: Path) -> Iterator[str]:
@@ -210,8 +210,7 @@ def _leads_out(name: str) -> bool:
 
 
 def _in_zip(path: Path) -> Iterator[str]:
-    """The name of every file. Raises ValueError if it is encrypted, there twice, or
-    leads out of the zip."""
+    "The name of every file, unless one is encrypted, there twice, or leads out."
     seen = set()
     for member in _zip(path).infolist():
         name = member.orig_filename
@@ -249,10 +248,14 @@ def _unread(names: Iterable[str]) -> str:
 def image_names(
     source: Path,  # a folder or a zip
 ) -> list[str]:  # within it, sorted part by part
-    """The images in a folder or zip. Warns of files that are no images it can read;
-    raises ValueError if there are no others."""
+    """The images in a folder or zip, of which there must be one.
+
+    It warns of files that are no images it can read."""
     names = _in_folder(source) if source.is_dir() else _in_zip(source)
-    seen = [name for name in names if not _hidden(name)]
+    hidden = (".", "__MACOSX")
+    seen = [
+        name for name in names if not any(p.startswith(hidden) for p in _parts(name))
+    ]
     wanted = [name for name in seen if name.lower().endswith(_suffixes())]
     unread = _unread(set(seen) - set(wanted))
     if not wanted:
@@ -266,9 +269,10 @@ def image_names(
     return sorted(wanted, key=_parts)
 
 # %% ../nbs/3_images/03_image_files.ipynb #0897a2fa
-def _file(source: Path, name: str, whole: bool = True) -> Any:
-    """What Pillow opens: a path in a folder, or a member of a zip, read whole (and so
-    with its checksum checked) or not."""
+def _file(source: Path, name: str, whole: bool = True) -> Path | IO[bytes]:
+    """What Pillow opens: a path in a folder, or a member of a zip.
+
+    A member is read whole, and so with its checksum checked, or not."""
     if source.is_dir():
         if not (source / name).is_file():
             raise ValueError("it is not a file, or it is gone")
@@ -285,7 +289,10 @@ def _file(source: Path, name: str, whole: bool = True) -> Any:
         return io.BytesIO(stream.read(LARGEST))
 
 # %% ../nbs/3_images/03_image_files.ipynb #0b2d46da
-def _at(source: Path, name: str, work: Callable[[Any], Any], whole: bool) -> Any:
+_Found = TypeVar("_Found")
+
+
+def _at(source: Path, name: str, work: Callable[[Any], _Found], whole: bool) -> _Found:
     "work(image) for one image of a folder or zip. Raises ValueError that names it."
     try:
         with _opened(_file(source, name, whole)) as im:
@@ -296,7 +303,7 @@ def _at(source: Path, name: str, work: Callable[[Any], Any], whole: bool) -> Any
         ) from problem
 
 
-def _read(
+def _read_pixels(
     name: str, source: Path, size: int | None, channels: int, share: Fraction | None
 ) -> np.ndarray:
     "(C, H, W) uint8 of one image."
@@ -305,7 +312,7 @@ def _read(
 
 def _look(name: str, source: Path) -> tuple[int, int]:
     "The width and height that an image's header claims."
-    return _at(source, name, lambda im: im.size, False)
+    return _at(source, name, lambda im: (im.width, im.height), False)
 
 # %% ../nbs/3_images/03_image_files.ipynb #9988fab3
 def load_image(
@@ -317,11 +324,11 @@ def load_image(
     "One image from one file. Raises ValueError, naming a file that cannot be read."
     path = Path(path)
     with _quiet():
-        pixels = _read(path.name, path.parent, size, channels, None)
+        pixels = _read_pixels(path.name, path.parent, size, channels, None)
     return torch.from_numpy(np.ascontiguousarray(pixels))
 
 # %% ../nbs/3_images/03_image_files.ipynb #eb6db166
-def _attempt(work: Callable[[Any], Any], item: Any) -> Any:
+def _attempt(work: Callable[[str], _Found], item: str) -> _Found | ValueError:
     "work(item), or the ValueError that it raised."
     try:
         return work(item)
@@ -329,9 +336,12 @@ def _attempt(work: Callable[[Any], Any], item: Any) -> Any:
         return problem
 
 
-def _in_threads(work: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
-    """Map `work` over chunks of items in threads: results in order, errors as values;
-    safe to abandon between chunks."""
+def _in_threads(
+    work: Callable[[str], _Found], items: list[str]
+) -> Iterator[_Found | ValueError]:
+    """Map `work` over items in threads: results in order, errors as values.
+
+    It goes by chunks, and is safe to abandon between them."""
     cores = os.cpu_count() or 1
     part = 32 * cores
     for start in range(0, len(items), part):
@@ -341,11 +351,16 @@ def _in_threads(work: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
 
 # %% ../nbs/3_images/03_image_files.ipynb #497cdc75
 def _sound(
-    source: Path, names: list[str], results: Iterable[Any], broken: int | None
-) -> Iterator[tuple[int, Any]]:
-    """Yield (index, result) of the successes; warn once about the failures, or raise
-    ValueError when there are more than `broken`."""
-    n, bad = len(names), []
+    source: Path,
+    names: list[str],
+    results: Iterable[_Found | ValueError],
+    broken: int | None,
+) -> Iterator[tuple[int, _Found]]:
+    """Yield (index, result) of the successes, and warn once about the failures.
+
+    Where there are more than `broken`, raise ValueError."""
+    n = len(names)
+    bad: list[tuple[str, ValueError]] = []
     if broken is None:
         limit = min(max(10, n // 100), (n - 1) // 2)
     else:
@@ -356,13 +371,13 @@ def _sound(
             continue
         bad.append((names[i], result))
         if len(bad) > limit:
-            message = _complaint("at least ", source, bad, n, limit)
+            message = _broken_message("at least ", source, bad, n, limit)
             raise ValueError(message) from result
     if bad:
-        warnings.warn(_complaint("", source, bad, n))
+        warnings.warn(_broken_message("", source, bad, n))
 
 # %% ../nbs/3_images/03_image_files.ipynb #d03770a9
-def _complaint(
+def _broken_message(
     least: str,
     source: Path,
     bad: list[tuple[str, ValueError]],
@@ -431,7 +446,7 @@ class ImageFiles:
 def _decoded(data: ImageFiles, names: list[str]) -> Tensor:
     "(B, C, H, W) uint8 of the named images."
     read = partial(
-        _read,
+        _read_pixels,
         source=data.source,
         size=data.image_size,
         channels=data.channels,
@@ -462,37 +477,37 @@ def _size(source: Path, name: str) -> int:
 
 # %% ../nbs/3_images/03_image_files.ipynb #731f6f2c
 def _in_memory(
-    source: Path, names: list[str], read: Callable[[str], Any], broken: int | None
+    source: Path,
+    names: list[str],
+    read: Callable[[str], np.ndarray],
+    broken: int | None,
 ) -> tuple[np.ndarray, list[int]]:
     "All images that can be decoded, (M, C, H, W) uint8, and their numbers."
-    images, kept = np.empty(0, np.uint8), []
+    images = np.empty(0, np.uint8)
+    kept: list[int] = []
     for i, image in _sound(source, names, _in_threads(read, names), broken):
         if not kept:
             images = np.empty((len(names), *image.shape), np.uint8)
         if image.shape != images.shape[1:]:
-            first = {names[kept[0]]: images[0], names[i]: image}
-            raise ValueError(_differ(source, first))
+            two = {names[kept[0]]: images[0], names[i]: image}
+            sizes = [f"{name} is {x.shape[2]}x{x.shape[1]}" for name, x in two.items()]
+            raise ValueError(
+                f"the images in {source} differ in size ({', '.join(sizes)}): give one "
+                "size for all with image_size (--image-size)"
+            )
         images[len(kept)] = image
         kept.append(i)
     return images[: len(kept)], kept
 
-
-def _differ(source: Path, two: dict[str, np.ndarray]) -> str:
-    sizes = [f"{name} is {x.shape[2]}x{x.shape[1]}" for name, x in two.items()]
-    return (
-        f"the images in {source} differ in size ({', '.join(sizes)}): give one size "
-        "for all with image_size (--image-size)"
-    )
-
 # %% ../nbs/3_images/03_image_files.ipynb #0087c91b
-def _shape(
+def _shape_of_one(
     source: Path,
     names: list[str],
-    read: Callable[[str], Any],
+    read: Callable[[str], np.ndarray],
     size: int | None,
     channels: int,
     broken: int | None,
-) -> tuple[int, int, int]:
+) -> tuple[int, ...]:
     "(C, H, W) of all images, or of the first that can be read."
     if size is not None:
         return channels, size, size
@@ -531,9 +546,11 @@ def load_files(
     **about: Any,  # name and names, as in ImageData
 ) -> ImageData | ImageFiles:
     "The named images, decoded, or left on disk after a look at each header."
-    read = partial(_read, source=source, size=size, channels=channels, share=share)
+    read = partial(
+        _read_pixels, source=source, size=size, channels=channels, share=share
+    )
     with _quiet():
-        shape = _shape(source, files, read, size, channels, broken)
+        shape = _shape_of_one(source, files, read, size, channels, broken)
         need = len(files) * prod(shape)
         on_disk = need > IN_MEMORY if stream is None else stream
         if on_disk and share is None:
@@ -554,9 +571,8 @@ def load_files(
     return ImageData(torch.from_numpy(images), **about)
 
 # %% ../nbs/3_images/03_image_files.ipynb #fe2b0269
-def _classes(names: list[str]) -> dict[str, Any]:
-    """labels and names from the folders at the top, if there are several and every
-    image lies in one; else {}."""
+def _classes_of_folders(names: list[str]) -> dict[str, Any]:
+    "labels and names from the folders at the top, if every image lies in one; else {}."
     parts = [_parts(name) for name in names]
     tops = {first for first, *inside in parts if inside}
     if len(tops) < 2 or any(len(path) < 2 for path in parts):
@@ -583,14 +599,11 @@ def load_folder(
     image_size: int | None = None,
     channels: int = 3,  # 1 grey, 3 RGB
     *,
-    # how many images that cannot be read are left out, with a warning; None: one in a
-    # hundred or ten, but never half
+    # how many that cannot be read are left out; None: a hundredth or ten, never half
     broken: int | None = None,
-    # True: the images stay on disk and are decoded when asked for; None: if they need
-    # more than IN_MEMORY bytes
+    # True: they stay on disk until asked for; None: if they need more than IN_MEMORY
     stream: bool | None = None,
-    # images as uint8, in memory or on disk; `.pixels(index)` gives some of them
-) -> ImageData | ImageFiles:
+) -> ImageData | ImageFiles:  # uint8; `.pixels(index)` gives some of them
     "All images of a folder or zip, with its sub-folders as classes."
     place = Path(source)
     _refuse_run(place)
@@ -603,5 +616,5 @@ def load_folder(
         broken,
         stream,
         name=whole.name if place.is_dir() else whole.stem,
-        **_classes(names),
+        **_classes_of_folders(names),
     )

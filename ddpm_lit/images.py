@@ -34,8 +34,7 @@ def to_float(
 def to_uint8(
     x: Tensor,  # (...) float, an image in [-1, 1]; values outside are clamped
 ) -> Tensor:  # (...) uint8, 0..255
-    """The nearest of 256 levels, k = round(255 (x + 1)/2). Raises ValueError if x is
-    not float or holds NaN."""
+    "The nearest of 256 levels, k = round(255 (x + 1)/2)."
     require(x.is_floating_point(), "x", x.dtype, "be a float image in [-1, 1]")
     if x.isnan().any():
         raise ValueError("x must be an image in [-1, 1], but it holds NaN")
@@ -43,19 +42,24 @@ def to_uint8(
     return ((x.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8)
 
 # %% ../nbs/3_images/02_images.ipynb #7ba69916
+def _kind(x: Tensor) -> str:
+    return f"{x.dtype} of shape {tuple(x.shape)}"
+
+
 def _check_labels(n: int, labels: Tensor) -> None:
-    got = f"{labels.dtype} of shape {tuple(labels.shape)}"
     fit = labels.dtype == torch.int64 and labels.shape == (n,)
-    require(fit, "labels", got, f"be int64 of shape ({n},)")
+    require(fit, "labels", _kind(labels), f"be int64 of shape ({n},)")
 
 
 def _check_contexts(n: int, contexts: Tensor) -> None:
-    got = f"{contexts.dtype} of shape {tuple(contexts.shape)}"
     finite = bool(contexts.isfinite().all())
     fit = contexts.dtype == torch.float32 and contexts.ndim == 2 and len(contexts) == n
-    allowed = f"be finite float32 of shape ({n}, D)"
-    got += " with NaN or inf" * (not finite)
-    require(fit and finite, "contexts", got, allowed)
+    require(
+        fit and finite,
+        "contexts",
+        _kind(contexts) + " with NaN or inf" * (not finite),
+        f"be finite float32 of shape ({n}, D)",
+    )
 
 
 def _check_names(
@@ -67,11 +71,13 @@ def _check_names(
         fit = bool(0 <= labels.min() and labels.max() < len(names))
     else:
         fit = False
-    allowed = (
+    require(
+        fit,
+        "names",
+        len(names),
         "hold one name for each column of contexts or, without contexts, for each "
-        "class of labels"
+        "class of labels",
     )
-    require(fit, "names", len(names), allowed)
 
 # %% ../nbs/3_images/02_images.ipynb #c5157a07
 def check_conditions(
@@ -81,7 +87,7 @@ def check_conditions(
     # of the D columns of contexts, else of the classes; () for none
     names: tuple[str, ...],
 ) -> None:
-    "Raises ValueError for labels, contexts or names that cannot belong to n images."
+    "Raise ValueError for labels, contexts or names that cannot belong to n images."
     if labels is not None:
         _check_labels(n, labels)
     if contexts is not None:
@@ -110,12 +116,11 @@ def fingerprint_of(
 
 # %% ../nbs/3_images/02_images.ipynb #92b22522
 def _check_levels(images: Tensor, levels: int) -> None:
-    got = f"{images.dtype} of shape {tuple(images.shape)}"
     fit = images.dtype == torch.uint8 and images.ndim == 4 and 0 not in images.shape
-    require(fit, "images", got, "be uint8 of shape (N, C, H, W) with no side 0")
+    allowed = "be uint8 of shape (N, C, H, W) with no side 0"
+    require(fit, "images", _kind(images), allowed)
     require(2 <= levels <= 256, "levels", levels, "lie in 2..256")
-    top = int(images.max())
-    allowed = f"have values 0..{levels - 1} for levels={levels}"
+    top, allowed = int(images.max()), f"have values 0..{levels - 1} for levels={levels}"
     require(top < levels, "images", top, allowed)
 
 # %% ../nbs/3_images/02_images.ipynb #8df540b1
@@ -174,10 +179,13 @@ def take(
     )
 
 # %% ../nbs/3_images/02_images.ipynb #9969752e
-def _check_images(images: Tensor) -> None:
-    fit = images.ndim == 4 and images.shape[1] in (1, 3) and 0 not in images.shape
-    allowed = "have shape (N, C, H, W) with C = 1 or 3 and no side 0"
-    require(fit, "images", tuple(images.shape), allowed)
+def _check_drawable(images: Tensor) -> None:
+    require(
+        images.ndim == 4 and images.shape[1] in (1, 3) and 0 not in images.shape,
+        "images",
+        tuple(images.shape),
+        "have shape (N, C, H, W) with C = 1 or 3 and no side 0",
+    )
 
 
 def _eight_bit(images: Tensor) -> np.ndarray:
@@ -190,12 +198,13 @@ def _eight_bit(images: Tensor) -> np.ndarray:
 def _tile(
     images: Tensor, columns: int, scale: int | None, fill: int = 64, gap: int = 2
 ) -> np.ndarray:
-    """(C, H', W') uint8: the images row by row, each enlarged `scale` times (None: to
-    at most `fill` pixels), with `gap` white pixels between."""
-    _check_images(images)
+    """(C, H', W') uint8: the images row by row, with `gap` white pixels between.
+
+    Each is enlarged `scale` times; None: to at most `fill` pixels."""
+    _check_drawable(images)
     require(columns >= 1, "columns", columns, "be at least 1")
-    allowed = "be a whole number of at least 1"
-    require(scale is None or scale >= 1, "scale", scale, allowed)
+    whole = "be a whole number of at least 1"
+    require(scale is None or scale >= 1, "scale", scale, whole)
     scale = scale or max(1, fill // max(images.shape[2:]))
     tiles = _eight_bit(images).repeat(scale, 2).repeat(scale, 3)
     n, c, h, w = tiles.shape
@@ -214,24 +223,24 @@ def grid(
     columns: int = 8,  # images in a row
     # enlargement; None: the largest that keeps an image within 64 pixels
     scale: int | None = None,
-    # (H', W', 3) uint8 for `plt.imshow`; RGB even for grey images, so that no colour
-    # map stretches them
-) -> np.ndarray:
-    "Images side by side, with white lines between."
+) -> np.ndarray:  # (H', W', 3) uint8 for `plt.imshow`
+    """Images side by side, with white lines between.
+
+    They are RGB even if grey, so that no colour map stretches them."""
     canvas = _tile(images, columns, scale)
     return np.ascontiguousarray(
         np.broadcast_to(canvas, (3, *canvas.shape[1:])).transpose(1, 2, 0)
     )
 
 # %% ../nbs/3_images/02_images.ipynb #c232746d
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_ENCODINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
-def _format(path: str | os.PathLike[str], allowed: dict[str, str] = _FORMATS) -> str:
+def _format(path: str | os.PathLike[str], allowed: dict[str, str] = _ENCODINGS) -> str:
     "Pillow's name for the format that the suffix of `path` stands for."
     suffix = Path(path).suffix.lower()
-    endings = " or ".join(allowed)
-    require(suffix in allowed, "path", repr(str(path)), f"end in {endings}")
+    required = f"end in {' or '.join(allowed)}"
+    require(suffix in allowed, "path", repr(str(path)), required)
     return allowed[suffix]
 
 
@@ -257,10 +266,9 @@ def save_image(
     x: Tensor,  # (C, H, W), C = 1 or 3: float in [-1, 1], or uint8 in 0..255
     path: str | os.PathLike[str],  # ends in .png, .jpg, .jpeg or .webp
 ) -> None:
-    """Write one image, pixel for pixel. Raises ValueError for another shape or suffix,
-    OSError if it cannot be written."""
+    "Write one image, pixel for pixel."
     require(x.ndim == 3, "x", tuple(x.shape), "have shape (C, H, W)")
-    _check_images(x[None])
+    _check_drawable(x[None])
     _write(to_pil(_eight_bit(x)), path, _format(path))
 
 # %% ../nbs/3_images/02_images.ipynb #2c190a8c
@@ -301,8 +309,7 @@ def save_gif(
     scale: int | None = None,
     hold: int = 1500,  # how long the last frame stands, in milliseconds, >= 20
 ) -> None:
-    """Write frames as a GIF that loops for ever. Raises ValueError for no frames,
-    unlike shapes or another suffix."""
+    "Write frames as a GIF that loops for ever."
     format = _format(path, {".gif": "GIF"})
     allowed = "be at least 20 (browsers slow down what is faster)"
     require(min(ms, hold) >= 20, "ms and hold", f"{ms} and {hold}", allowed)
@@ -322,8 +329,7 @@ def check_range(
     data_range: tuple[float, float] | None = (-1.0, 1.0),
     name: str = "x0",  # what the message calls x
 ) -> None:
-    """Raises ValueError, with the range found, for values outside `data_range` by more
-    than rounding."""
+    "Raise ValueError for values outside `data_range` by more than rounding."
     if data_range is None:
         return
     low, high = data_range

@@ -15,7 +15,7 @@ from torch import Tensor
 from .elbo import VLBTerms, vlb_terms
 from .forward import Stream, keyed_generator
 from .prediction import Denoiser
-from .classifier import on_device
+from .numbered import placed
 
 # %% ../nbs/5_quality/04_likelihood.ipynb #17899ad2
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def bits_per_dim(
             f"y must have one row for each of the {len(x0)} images, got {len(y)}"
         )
     clip = denoiser.clip if isinstance(denoiser.clip, tuple) else None
-    there = replace(denoiser, model=on_device(denoiser.model, device), clip=clip)
+    there = placed(replace(denoiser, clip=clip), device)
 
     def terms(some: Tensor) -> VLBTerms:
         own = [keyed_generator(seed, Stream.BOUND, int(i)) for i in some]

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .forward import Stream, keyed_generator
 from .refusals import require
 from .images import ImageData, to_uint8
+from .numbered import default_device, placed_model
 from .runs import Run
 from .evaluate import mean_distance, nearest_distances, plus_minus
 from .evaluate import share_text, three_columns
 from .classifier import Classifier, accuracy, classifier_accuracy
-from .classifier import fit_classifier, load_classifier, on_device
+from .classifier import FeatureNetwork, fit_classifier, load_classifier
 from .classifier import save_classifier
-from .distances import FeatureNetwork, features, set_distances
+from .distances import features, set_distances
 from .likelihood import bits_per_dim
 from .generate import DrawConfig, draw_pixels
 
@@ -83,7 +84,7 @@ SHIPPED = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
 FLOORS = 5  # how often as many real images are chosen, for the floor and its spread
 
 # %% ../nbs/6_using/03_report.ipynb #1f9b3cee
-class Inception(nn.Module):
+class Inception(FeatureNetwork):
     """The features of FID: the last pooling layer of Inception, as torch-fidelity ports
     it. ModuleNotFoundError without that package."""
 
@@ -128,10 +129,9 @@ def labels_like(
 
 def _conditions(run: Run, data: ImageData) -> Tensor | None:
     "What the network is conditioned on: labels of the data, contexts, or nothing."
-    model: Any = run.model
-    if model.config.num_classes:
+    if run.model.config.num_classes:
         return data.labels
-    return data.contexts if model.config.context_dim else None
+    return data.contexts if run.model.config.context_dim else None
 
 # %% ../nbs/6_using/03_report.ipynb #162fedd3
 def evaluate_run(
@@ -150,9 +150,10 @@ def evaluate_run(
 ) -> dict[str, Any]:  # values that JSON knows
     "Measure a run. ValueError as in `Run.draw_batches` and `classifier_for`."
     require(n >= 2, "n", n, "be at least 2")
-    device, seed, held_out = config.device, config.seed, test is not None
+    device = config.device or default_device()
+    seed, held_out = config.seed, test is not None
     network, facts = classifier or classifier_for(train, device=device)
-    network = on_device(network, device)
+    network = placed_model(network, device)
     train, others = _halves(train) if test is None else (train, test)
     if samples is None:
         samples = sampled(run, train, config, min(n, len(train)))
@@ -283,7 +284,7 @@ def _bits(run: Run, some: ImageData, config: DrawConfig) -> dict[str, Any]:
         y=_conditions(run, some),
         seed=config.seed,
         batch=config.batch,
-        device=config.device,
+        device=config.device or default_device(),
     )
     names = ("n", "total", "error", "prior", "kl", "reconstruction")
     curve = [float(f"{x:.4g}") for x in found.curve.tolist()]
@@ -298,7 +299,7 @@ def _accuracies(
     if samples.labels is None:
         raise ValueError(
             "cas needs samples with labels: a model trained with classes "
-            "(num_classes, --num-classes)"
+            "(num_classes)"
         )
     epochs = max(3, min(20, 300_000 // len(samples)))
     learned, learned_real = (
@@ -350,8 +351,8 @@ def _label_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((name, f"{near['mean']:.2f}", f"{near['mean_real']:.2f}"))
     if cas := found.get("score"):
         name = f"classifier trained on them, {cas['epochs']} epochs"
-        learned, real = (share_text(cas[k], cas["test"], 4) for k in ("samples", "real"))
-        rows.append((name, learned, real))
+        learned = share_text(cas["samples"], cas["test"], 4)
+        rows.append((name, learned, share_text(cas["real"], cas["test"], 4)))
     return rows
 
 

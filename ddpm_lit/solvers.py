@@ -8,7 +8,7 @@ __all__ = ['SolverSpacing', 'half_log_snr', 'logsnr_times', 'DPMSolver']
 # %% ../nbs/2_sampling/03_solvers.ipynb #44a6d595
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ from torch import Tensor
 from .ddpm import check_spacing, time_pairs, time_steps
 from .forward import transition
 from .prediction import Prediction
+from .refusals import require
 from .schedule import NoiseSchedule, at_least_float32
 
 # %% ../nbs/2_sampling/03_solvers.ipynb #526f7ccd
 def half_log_snr(
     schedule: NoiseSchedule,
-    # (T+1,) float64, falling; infinity at t = 0, and −infinity where no signal is left
-) -> Tensor:
+) -> Tensor:  # (T+1,) float64: infinity at t = 0, falling; −infinity without signal
     "λ_t = ½ log(ᾱ_t/(1−ᾱ_t)) for all t (Lu et al. 2022, section 2)."
     return schedule.snr.log() / 2
 
@@ -34,16 +34,13 @@ def logsnr_times(
     schedule: NoiseSchedule,
     steps: int | None = 20,  # S, 1..T; None is all T
 ) -> list[int]:  # S times, strictly decreasing, starting at T
-    """The times whose λ is nearest to uniform from λ_T (or −5.1 if that is higher) to
-    λ_1. Raises ValueError for steps that are not allowed."""
+    "The times whose λ is nearest to uniform from λ_T, or −5.1 if higher, to λ_1."
     S, lam = len(time_steps(schedule.T, steps)), half_log_snr(schedule)[1:]
-    targets, between = (
-        torch.linspace(
-            lam[0].item(), max(lam[-1].item(), -5.1), S, dtype=torch.float64
-        ),
-        (lam[1:] + lam[:-1]) / 2,
+    targets = torch.linspace(
+        lam[0].item(), max(lam[-1].item(), -5.1), S, dtype=torch.float64
     )
-    up, i = 1 + torch.bucketize(-targets, -between), torch.arange(S)
+    borders = -(lam[1:] + lam[:-1]) / 2
+    up, i = 1 + torch.bucketize(-targets, borders), torch.arange(S)
     up[-1] = schedule.T
     # each at least 1 above the one before, and low enough for those that follow
     up = i + (up - i).cummax(0).values
@@ -55,47 +52,38 @@ def _log_stride(schedule: NoiseSchedule, s: int, t: int) -> Tensor:
     alpha, beta = transition(schedule, s, t)
     return torch.log1p(beta / (alpha * (1 - schedule.at(s)))) / 2
 
+# %% ../nbs/2_sampling/03_solvers.ipynb #cca1a9f9
+def _on_a_line(
+    schedule: NoiseSchedule, now: Tensor, t: int, h: Tensor, u: int, before: Prediction
+) -> Tensor:
+    "D = (1 + 1/(2r)) x̂_0(t) − 1/(2r) x̂_0(u), where r = (λ_t − λ_u)/h."
+    require(u > t, "previous", u, f"come from a time above t = {t}")
+    return now + h / (2 * _log_stride(schedule, t, u)) * (now - before.x0)
+
 # %% ../nbs/2_sampling/03_solvers.ipynb #c893e14d
 @dataclass(frozen=True)
 class DPMSolver:
-    """DPM-Solver++(2M): x_s = √((1−ᾱ_s)/(1−ᾱ_t)) x_t + √ᾱ_s (1 − e^{−h}) D (Lu et al.
-    2022, Algorithm 2). Raises ValueError for settings that are not allowed."""
+    "x_s = √((1−ᾱ_s)/(1−ᾱ_t)) x_t + √ᾱ_s (1 − e^{−h}) D (Lu et al. 2022, Algorithm 2)."
 
     steps: int | None = 20  # 1..T; None is all T
-    # 1 is DDIM with η = 0; 2 goes on along the line through the last two x̂_0
-    order: int = 2
-    # uniform in λ (logsnr_times), or as in time_steps, and so the next two
-    spacing: SolverSpacing = "logsnr"
-    timesteps: Sequence[int] | None = None
+    order: int = 2  # 1 is DDIM with η = 0; 2 draws a line through the last two x̂_0
+    spacing: SolverSpacing = "logsnr"  # uniform in λ, or as in time_steps
+    timesteps: Sequence[int] | None = None  # as in time_steps, and so the next
     quad_end: float = 1.0
+    stochastic: ClassVar[bool] = False  # no step needs noise, and none is drawn
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2):
-            raise ValueError(f"order must be 1 or 2, got {self.order!r}")
-        if self.spacing not in get_args(SolverSpacing):
-            raise ValueError(
-                f"spacing must be one of {', '.join(get_args(SolverSpacing))}, got "
-                f"{self.spacing!r}"
-            )
-        check_spacing(self.steps, "trailing", self.timesteps, self.quad_end)
-
-    @property
-    def stochastic(self) -> bool:
-        "No step needs noise, and none is drawn."
-        return False
+        require(self.order in (1, 2), "order", repr(self.order), "be 1 or 2")
+        known = get_args(SolverSpacing)
+        check_spacing(self.steps, self.spacing, self.timesteps, self.quad_end, known)
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides (t, s), from the noisiest to the last, which ends at 0."
-        if self.spacing != "logsnr":
-            return time_pairs(
-                schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end
-            )
-        return time_pairs(
-            schedule.T,
-            timesteps=logsnr_times(schedule, self.steps)
-            if self.timesteps is None
-            else self.timesteps,
-        )
+        times, spacing = self.timesteps, self.spacing
+        if spacing == "logsnr":
+            times = logsnr_times(schedule, self.steps) if times is None else times
+            return time_pairs(schedule.T, timesteps=times)
+        return time_pairs(schedule.T, self.steps, spacing, times, self.quad_end)
 
     def step(
         self,
@@ -105,18 +93,11 @@ class DPMSolver:
         t: int,  # the time left, 1..T
         s: int,  # the time reached, 0..t-1
         noise: Tensor | None = None,  # not used
-        # (u, what the network saw at u > t); without it, and where s = 0, order 1
-        previous: tuple[int, Prediction] | None = None,
+        previous: tuple[int, Prediction] | None = None,  # (u, what was seen at u > t)
     ) -> Tensor:  # (B, ...) x_s
-        """x_s with D = (1 + 1/(2r)) x̂_0(t) − 1/(2r) x̂_0(u), where r = (λ_t − λ_u)/h.
-        Raises ValueError for u <= t."""
+        "x_s, by order 1 where there is no previous answer, and where s = 0."
         h, D = _log_stride(schedule, s, t), pred.x0
         if self.order == 2 and previous is not None and s:
-            u, before = previous
-            if u <= t:
-                raise ValueError(
-                    f"previous must come from a time above t = {t}, got {u}"
-                )
-            D = D + h / (2 * _log_stride(schedule, t, u)) * (D - before.x0)
+            D = _on_a_line(schedule, D, t, h, *previous)
         keep = ((1 - schedule.at(s)) / (1 - schedule.at(t))).sqrt()
         return keep * at_least_float32(x) - schedule.at(s).sqrt() * torch.expm1(-h) * D

@@ -22,11 +22,8 @@ from torch import Tensor
 def atomic_write(
     path: str | os.PathLike[str],  # the file; missing folders above it are made
     mode: str = "wb",  # "wb" for bytes, "w" for text (UTF-8)
-    # an open file beside `path`, which takes its place if the block ends without an
-    # error
-) -> Iterator[IO[Any]]:
-    """Write a file wholly or not at all. Raises OSError, naming the file and the
-    reason."""
+) -> Iterator[IO[Any]]:  # a file beside `path`, renamed if the block ends well
+    "Write a file wholly or not at all; an OSError names the file and the reason."
     target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name[:50]}.{uuid.uuid4().hex[:12]}.part")
     try:
@@ -64,7 +61,7 @@ def write_json(
     path: str | os.PathLike[str],  # the file; missing folders above it are made
     value: Mapping[str, Any],  # numbers in it are finite
 ) -> None:
-    "Write an object as JSON, wholly or not at all. Raises ValueError for NaN and inf."
+    "Write an object as JSON, wholly or not at all, but never NaN or infinity."
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
         file.write(text)
@@ -73,8 +70,7 @@ def write_json(
 def read_json(
     path: str | os.PathLike[str],  # the file
 ) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError, naming the file, if it is missing,
-    damaged or something else."""
+    "The object in a JSON file; a ValueError says why there is none."
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is missing")
@@ -117,10 +113,8 @@ def _copied(x: Tensor) -> Tensor:
 # %% ../nbs/3_images/01_storage.ipynb #d53c5bde
 def read_tensors(
     path: str | os.PathLike[str],  # the file
-    # the tensors by name, on the CPU, and the facts, {} if there are none
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts. Raises ValueError, naming the file, if it is missing, damaged
-    or something else."""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # by name, on the CPU; {} if no facts
+    "Tensors and facts; a ValueError says why there are none."
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)

@@ -35,11 +35,11 @@ from .numbered import default_device
 from .prediction import EPS, PARAMETERIZATIONS, Parameterization
 from .prediction import ddpm_loss, min_snr_weight
 from .runs import Checkpoint, Labels, Run, RunFacts, append_log
-from .runs import checkpoint_path, load_weights, read_checkpoint, trim_log
+from .runs import checkpoint_path, read_checkpoint, trim_log
 from .runs import write_checkpoint
 from .schedule import NoiseSchedule, at_least_float32
 from .refusals import require
-from .unet import UNet
+from .unet import UNet, load_weights
 
 # %% ../nbs/4_training/04_training.ipynb #cdd96cfc
 def learning_rate(
@@ -922,7 +922,7 @@ def current_run(
     model = trainer.ema_model()
     if not isinstance(model, UNet):
         kind = type(model).__name__
-        raise ValueError(f"model must be a UNet, whose shape a run can keep, got {kind}")
+        raise ValueError(f"model must be a UNet, whose shape a run keeps, got {kind}")
     parts = trainer.schedule, trainer.param, trainer.clip
     return Run(model, *parts, trained_facts(trainer, facts))
 
@@ -1035,10 +1035,10 @@ class Trainer:
     "`model` in training: its `weights`, their average `ema`, `adam`, steps done."
 
     # the functions above
-    steps, seconds = train_steps, property(_seconds)
+    steps, fit = train_steps, fit_into
     ema_model, run = averaged_model, current_run
     save, restore = save_training, classmethod(restored)
-    fit = fit_into
+    seconds = property(_seconds)
 
     def __init__(
         self,
@@ -1049,8 +1049,7 @@ class Trainer:
         config: TrainConfig = TrainConfig(),
         *,
         param: Parameterization = EPS,  # what the network predicts: EPS, X0 or V
-        # (N,) int64 labels, or (N, D) float contexts; None: those of `data`, if the
-        # network knows such
+        # (N,) int64 labels, or (N, D) float contexts; None: those of `data`, if known
         y: Tensor | None = None,
         # numbers outside are refused; None allows any finite data
         data_range: tuple[float, float] | None = (-1, 1),

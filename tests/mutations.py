@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -251,6 +252,11 @@ def put_back(folder: Path, before: dict[Path, bytes | None]) -> None:
             path.write_bytes(data)
 
 
+def limited() -> None:
+    "End this process after a while, if the environment says so: a mistake may loop."
+    signal.alarm(int(os.environ.get("MUTANT_LIMIT", 0)))
+
+
 def try_from_here(mutation: Mutation, cells: list[str], first: int, names: dict):
     """In a fork, go on with the mutated cell: exit code and report. What lies in
     files is put back; all else that the fork does, it does to itself."""
@@ -261,6 +267,7 @@ def try_from_here(mutation: Mutation, cells: list[str], first: int, names: dict)
     sys.stdout.flush()
     with mistake(workspace(), mutation), open(report, "wb") as file:
         if not (pid := os.fork()):
+            limited()
             for stream in (1, 2):
                 os.dup2(file.fileno(), stream)
             code = run_cells(cells, first, names)
@@ -328,6 +335,8 @@ def sit(
         assert origin == str(folder / "ddpm_lit" / "__init__.py"), "another package"
         page = page_of(module, folder) if judge == PAGE else None
         os.chdir(page.parent if page else folder)
+        if page is None:
+            limited()
         if page:
             code, verdicts = run_page(page, mutations)
             (scratch / "verdicts").write_text(json.dumps(verdicts), encoding="utf-8")

@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ddpm_lit.classifier as module
 from ddpm_lit import ImageData
 from ddpm_lit.classifier import Classifier, accuracy, classifier_accuracy
-from ddpm_lit.classifier import fit_classifier, load_classifier, on_device
-from ddpm_lit.classifier import predictions, save_classifier
+from ddpm_lit.classifier import fit_classifier, load_classifier, predictions
+from ddpm_lit.classifier import save_classifier
 from ddpm_lit.datasets import load_images
 from ddpm_lit.distances import features
+from ddpm_lit.numbered import placed_model
 from ddpm_lit.storage import read_tensors, write_tensors
 
 IMAGES = ImageData(
@@ -224,14 +225,12 @@ def test_features_are_computed_on_the_device():
 
 
 def test_the_network_of_the_caller_stays_where_it_is():
-    net = tiny()
-    assert (
-        on_device(net, "cpu") is net and on_device("no module", "meta") == "no module"
-    )
-    there, before = on_device(net, "meta"), [x.data_ptr() for x in net.parameters()]
+    net = placed_model(tiny(), "cpu")
+    assert placed_model(net, "cpu") is net
+    there, before = placed_model(net, "meta"), [x.data_ptr() for x in net.parameters()]
     assert {x.device.type for x in (*there.parameters(), *there.buffers())} == {
         "meta"
-    } and on_device(there, "meta") is there
+    } and placed_model(there, "meta") is there
     features(net, IMAGES, device="meta")
     assert [x.data_ptr() for x in net.parameters()] == before and {
         x.device.type for x in net.buffers()

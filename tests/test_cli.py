@@ -1,6 +1,7 @@
 """The command: round trips, seeds, and one sentence with the right exit status for
 every mistake."""
 
+import ast
 import fcntl
 import html
 import json
@@ -26,15 +27,16 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm_lit import train
 from ddpm_lit.command import commands
-from ddpm_lit.command.flags import Sample, parse
+from ddpm_lit.command.flags import Evaluate, Resume, Sample, draft, flag_names, parse
 from ddpm_lit.command.main import COMMANDS, main, read_words
-from ddpm_lit.command.recipes import FITTING, PRESETS, ScheduleConfig, parse_train
+from ddpm_lit.command.recipes import FITTING, PRESETS, ScheduleConfig, Train
+from ddpm_lit.command.recipes import read_train
 from ddpm_lit.command.terminal import explain
 from ddpm_lit.datasets import NAMED_DATA
 from ddpm_lit.runs import read_log
 from ddpm_lit.storage import read_tensors
-from ddpm_lit.train import Trainer
 from ddpm_lit.configs import PRESETS as NETWORKS
 
 TINY = (
@@ -122,9 +124,16 @@ def files(folder="."):
     return sorted(str(p) for p in Path(folder).rglob("*"))
 
 
+FLAG = r"(?<!var\()(?<![\w-])--[A-Za-z][\w-]*"
+KINDS = dict(zip(COMMANDS, (Train, Resume, Sample, Evaluate)))
+FLAGS = {
+    name: {"--help", *flag_names(draft(kind))} for name, kind in KINDS.items()
+}
+
+
 def refused(capsys, argv, status, *words):
     """The command answers `argv` with `status` and one line on stderr that holds all
-    `words`, and writes nothing."""
+    `words` and no flag that it does not have, and writes nothing."""
     before = files()
     capsys.readouterr()
     assert main([str(word) for word in argv]) == status
@@ -137,6 +146,8 @@ def refused(capsys, argv, status, *words):
     ), (out, err)
     for word in words:
         assert str(word) in err, err
+    known = FLAGS.get(str(argv[0]), {"--completion", "--help"})
+    assert set(re.findall(FLAG, err)) <= known | set(map(str, argv)), err
     assert files() == before
 
 
@@ -181,7 +192,7 @@ def test_training_on_digits_prints_the_report(capsys):
     )
     for words in (
         "1000 samples",
-        "recognised, more than 0.8 sure",
+        "judge more than 0.8 sure",
         "share of the rarest class",
         "distance to the nearest training digit",
     ):
@@ -735,15 +746,15 @@ def test_evaluate_trains_a_judge_where_none_fits_and_keeps_it(classy, tmp_path, 
 @pytest.mark.parametrize(
     "flags, status, words",
     [
-        ("--n 1", 2, "--n least 2 1"),
-        ("--bits -1", 2, "--bits least 0 -1"),
-        ("--judge nobody", 2, "--judge nobody digits"),
-        ("--out figures.txt", 2, "--out .json figures.txt"),
-        ("--cas", 1, "cas --num-classes"),
-        ("--guidance 2", 1, "guidance nothing"),
-        ("--steps 21", 2, "--steps T = 20 21"),
-        ("--judge inception", 2, "--judge 3 channels"),
-        ("--sampler dpm --eta 1", 2, "eta dpm"),
+        ("--n 1", 2, "--n 1"),
+        ("--bits -1", 2, "--bits -1"),
+        ("--judge nobody", 2, "--judge nobody"),
+        ("--out figures.txt", 2, "--out figures.txt"),
+        ("--cas", 1, "cas labels"),
+        ("--guidance 2", 1, "guidance"),
+        ("--steps 21", 2, "--steps 20 21"),
+        ("--judge inception", 2, "--judge 3"),
+        ("--sampler dpm --eta 1", 2, "--eta dpm"),
     ],
 )
 def test_evaluate_refuses(run, capsys, flags, status, words):
@@ -840,7 +851,7 @@ def test_mnist(capsys):
             "MNIST is neither in DDPM_LIT_DATA nor in ../shared/data, and tests "
             "fetch nothing"
         )
-    assert main(["train", "mnist", "--data", str(found), *TINY]) == 0
+    assert main(["train", "mnist", "--data-dir", str(found), *TINY]) == 0
     assert (
         main(["sample", "runs/mnist", "--n", "1", "--steps", "2", "--out", "x.png"])
         == 0
@@ -888,7 +899,7 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
         ["--lr", "0.5", "mnist"],
         ["--out", "digits", "--lr", "0.5", "mnist"],
     ):
-        args = parse_train(argv)
+        args = read_train(argv)
         assert (args.data, args.train.lr, args.unet, args.noise) == (
             "mnist",
             0.5,
@@ -896,14 +907,12 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
             PRESETS["mnist"].noise,
         )
     # no level of the digits' network has 7 pixels
-    assert parse_train(
+    assert read_train(
         ["--out", "digits", "mnist", "--attention", "7"]
     ).unet.attention == (7,)
-    assert parse_train(["some/folder"]).unet.in_channels == 3
+    assert read_train(["some/folder"]).unet.in_channels == 3
     assert (
-        str(parse_train(["mnist", "--data", "x"]).data_dir)
-        == str(parse_train(["mnist", "--data-dir", "x"]).data_dir)
-        == "x"
+        str(read_train(["mnist", "--data-dir", "x"]).data_dir) == "x"
     )
 
 
@@ -926,7 +935,7 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
     ],
 )
 def test_each_data_set_has_its_preset(line, name):
-    args, preset = parse_train(line.split()), PRESETS[name]
+    args, preset = read_train(line.split()), PRESETS[name]
     assert (args.unet, args.train, args.noise, args.param) == (
         preset.unet,
         preset.train,
@@ -1003,7 +1012,7 @@ def test_help_and_version(capsys):
         f"(default: {PRESETS['mnist'].train.steps})",
         "--beta-end",
         "--image-size INT",
-        "--num-classes {None} INT",
+        "--num-classes INT None",
         "DATA",
     ):
         assert words in out
@@ -1015,7 +1024,22 @@ def test_help_and_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "--help", "--version", "tran", "sample --help", "sample x --stesp 5"]
+    "line",
+    [
+        "",
+        "--version",
+        "tran",
+        "sample --help",
+        "sample x --stesp 5",
+        "resume --help",
+        "evaluate --help",
+        "train",
+        "train --help",
+        "train mnist --help",
+        "train digits --widht 3",
+        "train digits --channels 33",
+        "--completion bash",
+    ],
 )
 def test_what_needs_no_torch_does_not_wait_for_it(line):
     script = (
@@ -1081,50 +1105,78 @@ def test_a_missing_package_is_missed_before_the_training(capsys, monkeypatch):
 # Wrong use: 2
 
 
+def texts(tree):
+    "The strings in a module that are no docstrings."
+    said = {id(x.value) for x in ast.walk(tree) if isinstance(x, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in said:
+                yield node.value
+
+
+def test_the_package_names_only_flags_that_exist():
+    package = Path(commands.__file__).parents[1]
+    modules = [ast.parse(path.read_text()) for path in package.rglob("*.py")]
+    named = {
+        flag
+        for module in modules
+        for text in texts(module)
+        for flag in re.findall(FLAG, text)
+    }
+    own = {"--version", "--completion", "--tyro-print-completion", "--no-"}
+    assert "--out" in named and named - own <= set().union(*FLAGS.values())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_names_only_flags_of_its_command(command, capsys):
+    assert main([command, "--help"]) == 0
+    shown = set(re.findall(FLAG, capsys.readouterr().out))
+    assert shown == FLAGS[command] and len(shown) > 8
+
+
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("paint", "'paint' train resume sample"),
+        ("paint", "'paint'"),
         ("evalaute run", "'evalaute' mean evaluate?"),
-        ("train", "DATA digits mnist folder"),
-        ("train digts", "'digts' digits mnist folder"),
-        ("train none/such", "'none/such' digits mnist folder"),
-        ("train empty", "empty .png"),
-        ("train bare", "bare .png"),
-        ("train file", "file digits mnist folder"),
+        ("train", "DATA"),
+        ("train digts", "'digts' digits"),
+        ("train none/such", "'none/such'"),
+        ("train empty", "empty"),
+        ("train bare", "bare"),
+        ("train file", "file"),
         ("train digits --stesp 5", "--stesp --steps"),
+        ("train digits --data nowhere", "--data --data-dir"),
         ("train digits 5", "5"),
-        ("train digits --steps", "--steps value"),
-        ("train digits --steps many", "--steps whole number 'many'"),
-        ("train digits --steps 0", "--steps least 1 0"),
-        ("train digits --lr fast", "--lr number 'fast'"),
-        (f"train digits --seed {2**64}", f"--seed 2^63 {2**64}"),
-        (f"train digits --seed {2**63}", f"--seed 2^63 {2**63}"),
-        ("train digits --data nowhere/at/all --log nobody", "--log 'nobody'"),
-        ("train digits --lr 2", "--lr (0, 1) 2"),
-        ("train digits --param noise", "--param 'eps' 'x0' 'v' 'noise'"),
-        ("train digits --channels 33", "--channels even 33"),
-        ("train digits --num-classes few", "--num-classes INT 'few'"),
-        ("train digits --num-classes 7", "--num-classes 10 digits 7"),
-        ("train digits --preset digts", "--preset 'digts' digits celeba64-small"),
-        ("train digits --track tensorbord", "--track tensorboard 'tensorbord'"),
+        ("train digits --steps", "--steps"),
+        ("train digits --steps many", "--steps 'many'"),
+        ("train digits --steps 0", "--steps 0"),
+        ("train digits --lr fast", "--lr 'fast'"),
+        ("train digits --lr 2", "--lr 2"),
+        ("train digits --num-classes few", "--num-classes 'few'"),
+        ("train digits --num-classes 7", "--num-classes 10 7"),
+        (f"train digits --seed {2**63}", f"--seed {2**63}"),
+        ("train digits --param noise", "--param 'noise'"),
+        ("train digits --channels 33", "--channels 33"),
+        ("train digits --in-channels 4", "--in-channels 4"),
+        ("train digits --image-size 5000", "--image-size 5000"),
+        ("train digits --context-dim 3", "--context-dim digits"),
+        ("train digits --preset digts", "--preset 'digts'"),
+        ("train digits --track tensorbord", "--track 'tensorbord'"),
         ("train digits --attributes Smiling", "attributes celeba"),
-        (
-            "train celeba --attributes Smiling Eyeglasses --context-dim 3",
-            "--context-dim 2 3",
-        ),
+        ("train celeba --attributes Smiling Male --context-dim 3", "--context-dim 2 3"),
         ("train digits --multipliers a b", "--multipliers 'a' 'b'"),
-        ("train digits --T 0", "--T 1 0"),
+        ("train digits --T 0", "--T 0"),
+        ("train digits --schedule linear --T 4000", "--T 4000"),
         ("train digits --schedule linear --beta-end 1.5", "--beta-end (0, 1) 1.5"),
-        ("train digits --schedule linear --beta-start 0", "--beta-start (0, 1) 0"),
-        ("train digits --schedule cosine --beta-end 0.5", "--beta-end linear cosine"),
+        ("train digits --schedule cosine --beta-start 0.5", "--beta-start cosine"),
         ("train digits --device abacus", "--device 'abacus'"),
         ("train digits --out full", "--out full"),
         ("train digits --out file", "--out file"),
-        ("train art --num-classes 3", "--num-classes labels"),
+        ("train art --num-classes 3", "--num-classes art"),
         ("sample", "RUN"),
-        ("sample none/such", "'none/such' run folder"),
-        ("resume none/such", "'none/such' run folder"),
+        ("sample none/such", "'none/such'"),
+        ("resume none/such", "'none/such'"),
     ],
 )
 def test_wrong_use(capsys, line, words):
@@ -1143,61 +1195,57 @@ def test_wrong_use(capsys, line, words):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        ("--n 0", "--n least 1 0"),
-        ("--batch 0", "--batch least 1 0"),
-        ("--columns 0", "--columns least 1 0"),
-        ("--seed -1", "--seed least 0 -1"),
-        ("--steps 0", "--steps 1 0"),
-        ("--steps 21", "--steps T = 20 21"),
-        ("--sampler ddpm --steps 21", "--steps T = 20 21"),
-        ("--eta 1.5", "--eta [0, 1] 1.5"),
-        ("--sampler ddpm --eta 1", "eta ddim"),
-        ("--variance beta", "variance ddpm"),
-        ("--spacing wide", "--spacing 'trailing' 'wide'"),
-        (f"--seed {2**63}", f"--seed 2^63 {2**63}"),
-        ("--out x.png --separate", "--out folder --separate x.png"),
-        ("--class 3", "--class --num-classes"),
-        ("--class seven", "--class number 'seven'"),
-        ("--attributes Smiling=1", "--attributes trained"),
+        ("--n 0", "--n 0"),
+        ("--batch 0", "--batch 0"),
+        ("--columns 0", "--columns 0"),
+        ("--threads 0", "--threads 0"),
+        ("--seed -1", "--seed -1"),
+        (f"--seed {2**63}", f"--seed {2**63}"),
+        ("--steps 0", "--steps 0"),
+        ("--steps 21", "--steps 20 21"),
+        ("--sampler ddpm --steps 21", "--steps 20 21"),
+        ("--sampler dpm --steps 21", "--steps 20 21"),
+        ("--eta 1.5", "--eta 1.5"),
+        ("--sampler ddpm --eta 1", "--eta ddpm"),
+        ("--sampler dpm --variance beta", "--variance dpm"),
+        ("--spacing wide", "--spacing 'wide'"),
+        ("--spacing logsnr", "--spacing 'logsnr'"),
+        ("--precision fp16", "--precision 'fp16'"),
+        ("--class 3", "--class 3"),
+        ("--class seven", "--class 'seven'"),
+        ("--attributes Smiling=1", "--attributes"),
         ("--attributes Smiling --class 1", "--class --attributes"),
-        ("--precision fp16", "--precision 'fp32' 'fp16'"),
-        ("--guidance 2", "--guidance --class"),
-        ("--sampler dpm --eta 0.5", "eta ddim dpm"),
-        ("--sampler dpm --variance beta", "variance ddpm dpm"),
-        ("--sampler dpm --steps 21", "--steps T = 20 21"),
-        ("--spacing logsnr", "--spacing trailing 'logsnr'"),
+        ("--guidance 2", "--guidance 2"),
         ("--interpolate 1 2 --trajectory", "--trajectory --interpolate"),
         ("--encode whole.png --inpaint whole.png mask.png", "--encode --inpaint"),
         ("--trajectory --separate", "--separate --trajectory"),
-        ("--interpolate 1 2 --eta 1", "--interpolate noise"),
-        ("--interpolate 1 2 --sampler ddpm", "--interpolate noise"),
-        ("--interpolate 1 2 --n 1", "--n least 2 1"),
-        ("--interpolate 1", "--interpolate"),
-        ("--interpolate 1 none.png", "no image 'none.png'"),
-        ("--interpolate 1 letter.txt", "letter.txt image"),
+        ("--interpolate 1 2 --eta 1", "--interpolate"),
+        ("--interpolate 1 2 --sampler ddpm", "--interpolate"),
+        ("--encode whole.png --sampler ddpm", "--encode"),
+        ("--encode whole.png --n 3", "--encode --n"),
+        ("--interpolate 1 2 --n 1", "--n 1"),
+        ("--interpolate 1", "--interpolate 2"),
+        ("--inpaint whole.png", "--inpaint 2"),
+        ("--interpolate 1 none.png", "'none.png'"),
+        ("--encode letter.txt", "letter.txt"),
         ("--interpolate wide.png 1", "wide.png 8x8 10x8"),
-        ("--encode none.png", "no image 'none.png'"),
-        ("--encode letter.txt", "letter.txt image"),
-        ("--encode wide.png", "wide.png 8x8 10x8"),
-        ("--encode whole.png --sampler ddpm", "--encode noise"),
-        ("--encode whole.png --n 3", "--encode --n 3"),
-        ("--inpaint whole.png", "--inpaint"),
-        ("--inpaint wide.png mask.png", "wide.png 8x8 10x8"),
-        ("--inpaint whole.png wide.png", "wide.png 8x8 10x8"),
-        ("--inpaint whole.png letter.txt", "letter.txt image"),
-        ("--inpaint whole.png black.png", "black.png white black"),
-        ("--threads 0", "--threads least 1 0"),
-        ("--out x.gif", "--out .gif --trajectory"),
+        ("--encode wide.png", "wide.png"),
+        ("--inpaint wide.png mask.png", "wide.png"),
+        ("--inpaint whole.png wide.png", "wide.png"),
+        ("--inpaint whole.png letter.txt", "letter.txt"),
+        ("--inpaint whole.png black.png", "black.png"),
+        ("--out x.gif", "--out --trajectory"),
+        ("--out x.bmp", "--out x.bmp"),
+        ("--out x.png --separate", "--out --separate x.png"),
+        ("--out taken.png --separate", "--out taken.png"),
+        ("--out taken.png", "--out taken.png --overwrite"),
+        ("--out full --separate", "--out full --overwrite"),
         ("--out begun --separate --steps 6", "--steps 5 6 begun --overwrite"),
         (
             "--out begun --separate --sampler dpm --steps 5",
             "--sampler DDIM DPMSolver --overwrite",
         ),
         ("--out begun --separate --steps 5 --seed 1", "--seed 0 1 begun"),
-        ("--out taken.png --separate", "--out folder taken.png"),
-        ("--out x.bmp", "--out .png x.bmp"),
-        ("--out taken.png", "--out taken.png --overwrite"),
-        ("--out full --separate", "--out full --overwrite"),
     ],
 )
 def test_wrong_use_of_sample(capsys, run, flags, words):
@@ -1287,12 +1335,20 @@ def test_weights_that_do_not_fit_the_configuration(capsys, run):
     refused(capsys, ["sample", run], 1, "weights.safetensors", "fit")
 
 
+def test_a_configuration_that_was_edited(capsys, run):
+    config = json.loads((run / "config.json").read_text())
+    for name, value in {"channels": "eight", "dropout": "0.1", "blocks": 1.5}.items():
+        spoilt = config | {"unet": config["unet"] | {name: value}}
+        (run / "config.json").write_text(json.dumps(spoilt))
+        refused(capsys, ["sample", run], 1, run, name, "must be a", repr(value))
+
+
 def test_a_run_without_a_checkpoint_or_training(capsys, run):
     shutil.rmtree(run / "checkpoints")
     refused(capsys, ["resume", run], 1, run, "checkpoints")
-    (run / "config.json").write_text(
-        (run / "config.json").read_text().replace('"train"', '"other"')
-    )
+    config = json.loads((run / "config.json").read_text())
+    del config["train"]
+    (run / "config.json").write_text(json.dumps(config))
     refused(capsys, ["resume", run], 1, run, "no training")
 
 
@@ -1347,12 +1403,12 @@ def test_a_disk_that_fills_while_it_writes(run):
 
 
 def test_a_loss_that_is_not_finite(capsys, monkeypatch):
-    def advance(trainer, raw):
-        raise FloatingPointError("the loss of step 1 is nan")
-
-    monkeypatch.setattr(Trainer, "_advance", advance)
+    loss = train.ddpm_loss
+    endless = lambda *given, **more: loss(*given, **more) * float("nan")
+    monkeypatch.setattr(train, "ddpm_loss", endless)
     assert main(["train", "digits", "--out", "run", *TINY]) == 1
-    assert capsys.readouterr().err == "ddpm-lit: the loss of step 1 is nan\n"
+    err = capsys.readouterr().err
+    assert err.startswith("ddpm-lit: ") and "nan" in err and err.count("\n") == 1
     assert [p.stem for p in Path("run/checkpoints").iterdir()] == ["00000000"]
 
 
@@ -1623,11 +1679,11 @@ def test_attributes_are_told_by_name(faces, capsys):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        ("--attributes Smilling=1", "'Smilling' Smiling, Eyeglasses mean Smiling?"),
-        ("--attributes Male", "'Male' Smiling, Eyeglasses"),
-        ("--attributes Smiling=2", "Smiling=2 [0, 1]"),
-        ("--attributes Smiling=yes", "Smiling=yes"),
-        ("--attributes Smiling=nan", "[0, 1]"),
+        ("--attributes Smilling=1", "--attributes 'Smilling' mean Smiling?"),
+        ("--attributes Male", "--attributes 'Male'"),
+        ("--attributes Smiling=2", "--attributes Smiling=2"),
+        ("--attributes Smiling=yes", "--attributes Smiling=yes"),
+        ("--attributes Smiling=nan", "--attributes Smiling=nan"),
         ("--class 1", "--class --attributes Smiling=1"),
         ("--guidance 2", "--guidance --attributes"),
         ("--attributes", "--attributes"),
@@ -1692,7 +1748,7 @@ def test_curves_in_tensorboard(capsys):
         )
         == 0
     )
-    assert main(["resume", "runs/art", "--steps", "8", "--log", "tensorboard"]) == 0
+    assert main(["resume", "runs/art", "--steps", "8", "--track", "tensorboard"]) == 0
     events = EventAccumulator("runs/art/tensorboard")
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [
@@ -1795,11 +1851,7 @@ def test_no_flag_is_taken_for_one_of_the_launchers(capsys):
 
     for command in ("train", "resume"):
         assert main([command, "--help"]) == 0
-        # the help says so: --track is the name for them
-        flags = sorted(
-            set(re.findall(r"--[a-zA-Z][\w-]*", capsys.readouterr().out))
-            - {"--log", "--log-dir"}
-        )
+        flags = sorted(set(re.findall(r"--[a-zA-Z][\w-]*", capsys.readouterr().out)))
         assert len(flags) > 5
         words = [
             "-m",

@@ -1,5 +1,5 @@
-"""Distances between sets of features: against their formulas, with two sets of different
-sizes, a set against itself, and without the package that computes them."""
+"""Distances between sets of features: against their formulas, with two sets of
+different sizes, a set against itself, and without the package that computes them."""
 
 import sys
 
@@ -96,7 +96,10 @@ def test_distances_are_a_function_of_their_seed():
     "mistake, words",
     [
         (lambda: set_distances(torch.zeros(3), torch.zeros(3)), "a b (3,)"),
-        (lambda: set_distances(torch.zeros(3, 2), torch.zeros(3, 4)), "a b (3, 2) (3, 4)"),
+        (
+            lambda: set_distances(torch.zeros(3, 2), torch.zeros(3, 4)),
+            "a b (3, 2) (3, 4)",
+        ),
         (lambda: set_distances(torch.zeros(1, 2), torch.zeros(3, 2)), "a b (1, 2)"),
         (lambda: set_distances(torch.zeros(3, 2), torch.zeros(1, 2)), "a b (1, 2)"),
     ],

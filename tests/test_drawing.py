@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lit import DDIM, DDPM, EPS, RunFacts, TrainConfig, UNet, UNetConfig, V, cosine_schedule, ddim_encode
+from ddpm_lit import DDIM, DDPM, EPS, RunFacts, TrainConfig, UNet, UNetConfig, V
+from ddpm_lit import cosine_schedule, ddim_encode
 from ddpm_lit import linear_schedule, load_images, sample, sample_steps, save_image
 from ddpm_lit.folders import claim, draw_folder, fingerprint, missing
 from ddpm_lit.folders import read_settings, sampling_settings

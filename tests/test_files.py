@@ -1035,7 +1035,7 @@ def test_a_child_opens_the_zip_anew(streamed):
             0
             if torch.equal(
                 torch.from_numpy(
-                    files._read(disk.files[9], disk.source, 8, 3, None).copy()
+                    files._read_pixels(disk.files[9], disk.source, 8, 3, None).copy()
                 ),
                 memory.images[9],
             )

@@ -22,7 +22,7 @@ from ddpm_lit import TrainConfig, Trainer, UNet, UNetConfig, bits_per_dim
 from ddpm_lit import cosine_schedule, evaluate_run, linear_schedule, load_images
 from ddpm_lit import load_pretrained, sample, save_image
 from ddpm_lit.forward import keyed_generator
-from ddpm_lit.numbered import numbered_noise
+from ddpm_lit.numbered import default_device, numbered_noise
 from ddpm_lit.train import _draw
 from ddpm_lit.unet import Attention, Block, Norm
 
@@ -426,3 +426,17 @@ def test_what_was_trained_here_goes_on_without_a_gpu(tmp_path):
     training.save(tmp_path)
     again = Trainer.restore(tmp_path, network(), SCHEDULE, GREY, device="cpu")
     assert again.step == 4 and len(losses(again)) == 4
+
+
+def test_fit_draws_where_it_trains_and_the_run_is_read_anywhere(tmp_path):
+    if GPU:
+        assert default_device().type == Trainer(network(), SCHEDULE, GREY).device.type
+    shown, training = [], trainer(noisy(), sample_every=8)
+    left = training.fit(tmp_path, on_samples=lambda x, step: shown.append(x))
+    assert next(left.model.parameters()).device.type == DEVICE.type
+    there = left.draw(2, DDIM(5), device=DEVICE)
+    here = load_pretrained(tmp_path).draw(2, DDIM(5), device="cpu")
+    assert there.device == here.device == torch.device("cpu")
+    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
+    (grid,) = shown
+    assert grid.shape == (64, 1, 8, 8) and grid.isfinite().all()

@@ -24,6 +24,7 @@ NOT_FORMULAS = {  # what the first two parts export besides formulas
     "check_shape": "looks at two arguments",
     "AlphaBarTable": "numbers that were checked, and looking them up",
     "check_spacing": "looks at arguments",
+    "given_noise": "looks at an argument",
     "at_least_float32": "changes a type",
     "expand": "changes a shape",
     "float64": "changes a type",

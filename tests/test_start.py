@@ -14,7 +14,7 @@ from small import network
 from ddpm_lit import V, cosine_schedule, linear_schedule, load_model, load_pretrained
 from ddpm_lit import start_from, to_diffusers
 from ddpm_lit.command.main import main
-from ddpm_lit.command.recipes import parse_train, read_train
+from ddpm_lit.command.recipes import read_train
 from ddpm_lit.command.terminal import UsageError
 from ddpm_lit.runs import Run, RunFacts, read_log
 from ddpm_lit.storage import read_tensors
@@ -160,7 +160,7 @@ def test_flags_come_from_the_model(theirs):
         )
     assert (
         read_train(["digits", "--from", "digits"]).unet.num_classes == 10
-        and parse_train(
+        and read_train(
             ["digits", "--from", "digits", "--num-classes", "None"]
         ).unet.num_classes
         is None

@@ -208,20 +208,20 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
 
 def test_the_curves_are_whole_drawings_in_the_colours_of_the_page(folder):
     source = run_page(folder).read_text(encoding="utf-8")
-    drawings = [
-        xml.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", source, re.S)
-    ]
-    assert [d.attrib["aria-label"] for d in drawings] == [
+    figures = r'<figure class="(\w+)" role="img" aria-label="(.*?)">(<svg.*?</svg>)\s*</figure>'
+    kinds, titles, drawings = zip(*re.findall(figures, source, re.S))
+    assert titles == (
         "loss, wide",
         "loss, narrow",
         "learning rate",
         "gradient norm",
         "images per second",
-    ]
+    )
+    assert kinds == ("wide", "narrow", "small", "small", "small")
     for drawing in drawings:
-        assert {"viewBox", "role", "aria-label"} <= set(
-            drawing.attrib
-        ) and "width" not in drawing.attrib
+        assert "viewBox" in xml.fromstring(drawing).attrib
+    # each is as wide as the page lets it be
+    assert re.search(r"svg \{[^}]*width: 100%; height: auto", source)
     # at night they would not be seen
     for ours in ("fbfaf7", "33322f", "e4e2dc", "2a6fb0"):
         assert f"#{ours}" not in source.split("</style>", 1)[1]

@@ -629,14 +629,16 @@ def test_fit_leaves_a_run(tmp_path):
 def test_fit_stops_where_it_is_asked_and_goes_on(tmp_path):
     whole, straight, _ = fitted(tmp_path / "whole")
     stopped, left, told = fitted(tmp_path / "run", stop_at=3)
-    assert stopped.step == left.facts.step == load_pretrained(tmp_path / "run").facts.step
+    kept = load_pretrained(tmp_path / "run")
+    assert stopped.step == left.facts.step == kept.facts.step == 3
     assert told["watched"] == [1, 2, 3] and not told["shown"]
     assert read_checkpoint(tmp_path / "run").step == 3
     again = Trainer.restore(tmp_path / "run", network(9), SCHEDULE, DATA, device="cpu")
     again.fit(tmp_path / "run")
     assert same(whole, again)
-    losses = [[line["loss"] for line in read_log(tmp_path / n)] for n in ("whole", "run")]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
+    logs = read_log(tmp_path / "whole"), read_log(tmp_path / "run")
+    losses, others = ([line["loss"] for line in log] for log in logs)
+    assert losses == others and len(losses) == 6
 
 
 def test_fit_saves_before_it_trains_and_does_not_train_what_it_cannot_keep(tmp_path):
@@ -663,7 +665,8 @@ class Wrapped(torch.nn.Module):
 
 
 def test_labels_are_left_alone_by_a_network_that_is_told_nothing(tmp_path):
-    some = ImageData(PICTURES.images[..., :4, :4], PICTURES.labels, names=("a", "b", "c"))
+    small, names = PICTURES.images[..., :4, :4], ("a", "b", "c")
+    some = ImageData(small, PICTURES.labels, names=names)
     *_, told = fitted(tmp_path / "run", data=some, steps=4)
     _, left, _ = fitted(tmp_path / "told", network(num_classes=3), some, steps=4)
     plain = load_pretrained(tmp_path / "run")

@@ -1,14 +1,17 @@
 """The U-Net: published sizes, any image size, zero at the start, the same answer
 compiled, in another order in memory and with less of it, and mistakes."""
 
+import json
+import shutil
 from dataclasses import asdict, replace
 
+import huggingface_hub
 import pytest
 import torch
 import torch.nn.functional as F
 from strategies import images
 
-from ddpm_lit import UNet, UNetConfig
+from ddpm_lit import UNet, UNetConfig, load_pretrained
 from ddpm_lit.configs import PRESETS
 from ddpm_lit.unet import Attention, Block, Norm, TransposedUpsample
 
@@ -385,3 +388,100 @@ def test_labels_for_a_network_without_labels_are_refused():
     net = UNet(UNetConfig(8, 1, 8, (1, 2), 1, ()))
     with pytest.raises(ValueError, match="y must be None"):
         net(torch.zeros(1, 1, 8, 8), torch.tensor([1]), torch.tensor([0]))
+
+
+# In a folder, and on the Hub
+
+
+def other(config: UNetConfig) -> UNet:
+    "A network whose weights are not those of a fresh one."
+    torch.manual_seed(1)
+    net = UNet(config).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return net
+
+
+KEPT = UNetConfig(8, 1, 8, (1, 2), 1, (4,), num_classes=3, checkpointing=True)
+
+
+def test_a_network_comes_back_from_a_folder(tmp_path):
+    net = other(KEPT)
+    folder = net.save_pretrained(tmp_path / "net")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["config.json", "model.safetensors"]
+    assert json.loads((folder / "config.json").read_text())["multipliers"] == [1, 2]
+    back = UNet.from_pretrained(str(folder))
+    assert back.config == net.config and back.config.checkpointing
+    assert not back.training and type(back) is UNet
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 20])
+    with torch.no_grad():
+        assert torch.equal(back(x, t, t % 3), net(x, t, t % 3))
+    half = net.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    assert UNet.from_pretrained(half).conv_in.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ("[]", "must hold a JSON object"),
+        ({"wings": 2}, "describes no network: .*wings"),
+        ({"channels": 7}, "channels must be even"),
+        ({"blocks": 10**9}, "more blocks"),
+        ({"channels": 10**15}, "describes no network"),
+        ({"channels": "8"}, "describes no network"),
+        ({"num_classes": None}, "label.weight should be absent"),
+        ({"channels": 16}, r"conv_in.bias should be \(16,\) and is \(8,\)"),
+    ],
+)
+def test_damaged_files_of_a_network_are_refused_in_a_sentence(tmp_path, change, says):
+    path = other(KEPT).save_pretrained(tmp_path) / "config.json"
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(path.read_text()) | change)
+    path.write_text(change)
+    with pytest.raises(ValueError, match=says) as refusal:
+        UNet.from_pretrained(tmp_path)
+    assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
+
+
+def test_what_is_no_network_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="config.json is missing"):
+        UNet.from_pretrained(tmp_path)
+    other(KEPT).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_text("weights")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        UNet.from_pretrained(tmp_path)
+    run = load_pretrained("digits").save(tmp_path / "run")
+    with pytest.raises(ValueError, match="is a run: load_pretrained reads it"):
+        UNet.from_pretrained(run)
+    for name in ("nobody/nothing", "no/such/folder"):
+        with pytest.raises(ValueError, match=f"name_or_folder .* got '{name}'") as no:
+            UNet.from_pretrained(name)
+        assert "\n" not in str(no.value)
+
+
+def test_push_to_hub_uploads_what_from_pretrained_reads(tmp_path, monkeypatch):
+    asked, net = [], other(KEPT)
+
+    class Hub:
+        def __init__(self, token):
+            asked.append(token)
+
+        def create_repo(self, repo_id, private, exist_ok):
+            asked.append((repo_id, private, exist_ok))
+            return f"https://hub/{repo_id}"
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            shutil.copytree(folder_path, tmp_path / repo_id)
+
+    def download(name, allow_patterns):
+        return tmp_path / name
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    address = net.push_to_hub("me/net", private=True, token="t")
+    assert address == "https://hub/me/net"
+    assert asked == ["t", ("me/net", True, True)]
+    back = UNet.from_pretrained("me/net").state_dict()
+    assert all(torch.equal(back[name], x) for name, x in net.state_dict().items())

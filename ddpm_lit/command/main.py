@@ -6,13 +6,12 @@
 __all__ = ['USAGE', 'COMMANDS', 'read_words', 'run_command', 'main', 'completion']
 
 # %% ../../nbs/7_command/07_main.ipynb #36e6d4c2
-import difflib
 import sys
 from importlib import import_module
 from typing import Any
 
 from .. import __version__
-from .terminal import UsageError, answered, threads
+from .terminal import UsageError, answered, nearest, threads
 
 # %% ../../nbs/7_command/07_main.ipynb #c5609945
 USAGE = """usage: ddpm-lit COMMAND ... [--help]
@@ -56,11 +55,9 @@ def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
     if name == "--completion":
         return print(completion(*rest[:1]))
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, 1)
-        meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
-            f"there is no command {name!r} among {', '.join(COMMANDS)}{meant} "
-            "(see ddpm-lit --help)"
+            f"there is no command {name!r} among {', '.join(COMMANDS)}"
+            f"{nearest(name, COMMANDS)} (see ddpm-lit --help)"
         )
     args = read_words(name, rest)
     work = getattr(_module("commands"), f"{name}_command")
