@@ -541,6 +541,8 @@ _ROADS: tuple[Callable[[Expr], Expr], ...] = (
     lambda e: sympy.simplify(sympy.expand(e)),
     lambda e: sympy.simplify(sympy.expand_log(e)),
     lambda e: sympy.simplify(sympy.factor(e)),
+    lambda e: sympy.simplify(e.rewrite(sympy.log).rewrite(sympy.Abs)),
+    lambda e: sympy.simplify(e.rewrite(sympy.exp)),
 )
 
 
@@ -670,7 +672,7 @@ def prove(
     _titled(name, case)
     left, right = _sides(name, lhs, rhs)
     used = _used(name, given, left, right)
-    if not case and any(value.is_number for value in used.values()):
+    if not case and any(k.is_Symbol and v.is_number for k, v in used.items()):
         raise AssertionError(f"{name}: given fixes a number, so case must say which")
     ranges = _stated(name, where)
     if at := _differ(name, left, right, used, ranges):
@@ -826,10 +828,11 @@ def _evaluated(name: str, expr: Expr, values: Mapping[Any, Any]) -> Any:
     if missing := [v for v in symbols_ if v not in values or v in terms]:
         raise AssertionError(f"{name}: no numbers were given for {missing}")
     arrays = [_floats(name, values[v]) for v in symbols_]
+    sized = arrays or [_floats(name, v) for k, v in values.items() if k not in terms]
+    shapes = [array.shape for array in sized]
     try:
-        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        shape = np.broadcast_shapes(*shapes)
     except ValueError:
-        shapes = [array.shape for array in arrays]
         raise AssertionError(f"{name}: {shapes} do not go together") from None
     want = sympy.lambdify(symbols_, expr, "numpy")(*arrays)
     return _floats(name, np.broadcast_to(np.asarray(want), shape))
