@@ -64,7 +64,8 @@ class Claim:
         return f"{self.kind}: {self.name}"
 
     def _repr_markdown_(self) -> str:
-        word = f"proved for {self.case}" if self.kind == "special case" else self.kind
+        word = "proved" if self.kind == "special case" else self.kind
+        word += f" for {self.case}" if self.case else ""
         return f"{_MARKS[self.kind]} **{word}** ({self.name}) &emsp; {self.text}"
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #4a593b6b
@@ -822,6 +823,9 @@ def _tied_side(claim: Claim, side: str) -> tuple[str, Expr]:
 
 def _evaluated(name: str, expr: Expr, values: Mapping[Any, Any]) -> Any:
     "The expression on arrays of float64, in the shape that the arrays have together."
+    letters = {k: sympy.Dummy() for k in values if isinstance(k, AppliedUndef)}
+    expr = expr.subs(letters)  # a value of a function is given as that of a symbol is
+    values = {letters.get(k, k): v for k, v in values.items()}
     terms = {k: v for k, v in values.items() if isinstance(v, Expr) and v.free_symbols}
     expr = expr.subs(terms, simultaneous=True)
     symbols_ = sorted(expr.free_symbols, key=str)
