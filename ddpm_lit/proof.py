@@ -201,7 +201,8 @@ def _points(
     the ranges, and 0 < ᾱ_t < ᾱ_s < 1 with α_t = 1 − β_t = ᾱ_t/ᾱ_s."""
     ranges, found = [*ASSUMED, *where], []
     for n in range(count):
-        tries = (_try(free, given, ranges, n, 100 * n + seed) for seed in range(100))
+        seeds = range(100 * n, 100 * n + 100)
+        tries = (_try(free, given, ranges, (n, 2)[k % 2], k) for k in seeds)
         found += [next((point for point in tries if point is not None), None)]
     points = [point for point in found if point is not None]
     if not points:
