@@ -9,7 +9,8 @@ __all__ = ['x_0', 'x_s', 'x_t', 'ε', 'α_t', 'β_t', 'ᾱ_s', 'ᾱ_t', 'σ', 'A
 # %% ../nbs/1_mathematics/01_notation.ipynb #06ac7d30
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from copy import copy
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, singledispatch, wraps
 from inspect import isgenerator
 from typing import Any
@@ -788,8 +789,13 @@ def _spoilt(value: Any) -> Any:
     if isgenerator(value):
         return (_spoilt(part) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
-        named = [field.name for field in fields(value) if field.init]
-        return replace(value, **{n: _spoilt(getattr(value, n)) for n in named})
+        other = copy(value)  # made without the checks of its class
+        for field in fields(value):
+            part = _spoilt(getattr(value, field.name))
+            object.__setattr__(other, field.name, part)
+        return other
+    if callable(value) and not isinstance(value, type):
+        return _wrapped(value, _spoilt)
     try:
         return value * (1 + 2**-10) + 2**-10
     except TypeError:

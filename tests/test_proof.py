@@ -635,3 +635,45 @@ def test_tie_of_tensors_tuples_and_records():
     assert (
         ties(claim, torched, record, lambda f: f(*torched.values()).lhs).kind == "tied"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    "Refuses to be made with other numbers, as a noise schedule does."
+
+    numbers: torch.Tensor
+
+    def __post_init__(self):
+        if self.numbers.max() > 9:
+            raise ValueError("too large")
+
+
+def test_tie_of_what_refuses_other_numbers_and_of_functions():
+    claim, torched = squares(), {k: torch.tensor(v) for k, v in NUMBERS.items()}
+    answer = difference(*torched.values())
+
+    def checked(p, q):
+        return Checked(difference(p, q))
+
+    def maker(p):
+        return lambda q: difference(p, q)
+
+    by_field = lambda f: f(*torched.values()).numbers
+    by_call = lambda f: f(torched[p])(torched[q])
+    assert ties(claim, torched, checked, by_field, of="a field").kind == "tied"
+    assert ties(claim, torched, maker, by_call, of="a function").kind == "tied"
+    untied(claim, torched, checked, lambda f: (f(*torched.values()), answer)[1])
+    untied(claim, torched, maker, lambda f: (f(torched[p]), answer)[1])
+
+
+def test_tie_to_values_of_a_function():
+    f, k = Function("f"), symbols("k", integer=True)
+    steps = Sum((f(k - 1) - f(k)) * p, (k, 2, n))
+    claim = prove("telescope", steps, (f(1) - f(n)) * p)
+    values = {f(1): [3.0, 4.0], f(n): [1.0, 2.5], p: 2.0}
+
+    def drop(first, last):
+        return 2 * (np.array(first) - last)
+
+    tied = ties(claim, values, drop, lambda g: g([3.0, 4.0], [1.0, 2.5]))
+    assert tied.kind == "tied"
