@@ -41,7 +41,7 @@ setup(
     install_requires=cfg["requirements"].split(),
     extras_require={
         name: cfg[f"{name}_requirements"].split()
-        for name in ("notebooks", "diffusers", "eval", "dev")
+        for name in ("notebooks", "diffusers", "eval", "site", "dev")
     },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),

@@ -28,8 +28,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 import mutations as M  # noqa: E402
 from origin import origin  # noqa: E402
 
-MODULES = """gaussian schedule forward posterior prediction elbo oracle ddpm ddim solvers
-guidance editing""".split()
+MODULES = """gaussian schedule forward posterior prediction elbo oracle
+ddpm ddim solvers guidance editing""".split()
 TESTS = {
     "gaussian": ["test_forward_posterior.py"],
     "schedule": ["test_schedule.py"],
@@ -131,7 +131,8 @@ def without_an_argument(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
             rest = [*call.keywords[:i], *call.keywords[i + 1 :]]
             yield f"{given.arg}= dropped", ast.Call(call.func, call.args, rest)
     if len(call.args) > 1:
-        yield "last argument dropped", ast.Call(call.func, call.args[:-1], call.keywords)
+        rest = ast.Call(call.func, call.args[:-1], call.keywords)
+        yield "last argument dropped", rest
 
 
 def changed(tree: ast.AST, path: tuple, new: ast.AST) -> ast.AST:

@@ -153,11 +153,11 @@ def _kernels(call: Callable[[], Any], times: int) -> list[tuple[float, int, str]
         once(call, times)
     events = seen.key_averages()
     if DEVICE == "cpu":
-        return sorted(((e.self_cpu_time_total, e.count, e.key) for e in events))[::-1]
+        return sorted((e.self_cpu_time_total, e.count, e.key) for e in events)[::-1]
     there = torch.autograd.DeviceType.CUDA
     events = [e for e in events if e.device_type == there]
     events = [e for e in events if not e.key.startswith(SPANS)]
-    return sorted(((e.self_device_time_total, e.count, e.key) for e in events))[::-1]
+    return sorted((e.self_device_time_total, e.count, e.key) for e in events)[::-1]
 
 
 def profiled(

@@ -105,9 +105,7 @@ class UNetConfig(_Divided):
 
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention"):
-            sizes = getattr(self, name)
-            if isinstance(sizes, Iterable):
-                object.__setattr__(self, name, tuple(sizes))
+            object.__setattr__(self, name, _as_tuple(getattr(self, name)))
         _check_config(self)
 
 # %% ../nbs/4_training/01_configurations.ipynb #c0ffee02
@@ -174,6 +172,10 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     ),
 }
 _ANY = ("", lambda x: True)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) else value
 
 
 def _check_types(c: UNetConfig) -> None:

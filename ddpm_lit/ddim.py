@@ -52,9 +52,8 @@ class DDIM:
 
     def pairs(self, schedule: NoiseSchedule) -> list[tuple[int, int]]:
         "The strides (t, s), from the noisiest to the last, which ends at 0."
-        return time_pairs(
-            schedule.T, self.steps, self.spacing, self.timesteps, self.quad_end
-        )
+        how = self.steps, self.spacing, self.timesteps, self.quad_end
+        return time_pairs(schedule.T, *how)
 
     def step(
         self,
@@ -69,7 +68,7 @@ class DDIM:
         "x_s (DDIM eq. 12)."
         var, direction_var = _variances(schedule, s, t, self.eta)
         xs = schedule.at(s).sqrt() * pred.x0 + direction_var.sqrt() * pred.eps
-        return xs if var == 0 else xs + var.sqrt() * given_noise(noise)
+        return xs + var.sqrt() * given_noise(noise) if self.eta and s else xs
 
 # %% ../nbs/2_sampling/02_ddim.ipynb #749cc102
 def check_noise_free(

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .forward import draw_noise, q_sample, transition
-from .gaussian import Gaussian, gaussian_kl
+from .forward import check_shape, draw_noise, q_sample, transition
+from .gaussian import Gaussian, gaussian_kl, readable
 from .posterior import q_posterior
 from .prediction import EPS, Denoiser, Parameterization
 from .refusals import require
-from .schedule import NoiseSchedule, at_least_float32
+from .schedule import NoiseSchedule, at_least_float32, is_integer
 
 # %% ../nbs/1_mathematics/07_elbo.ipynb #4cd41442
 def vlb_weight(
@@ -47,7 +47,7 @@ def vlb_weight(
     signal, noise = abar_t.sqrt(), (1 - abar_t).sqrt()
     a, b = param.mix(signal, noise)
     det: Tensor = signal * b - noise * a
-    if det.device.type == "cpu" and (det == 0).any():
+    if readable(det) and (det == 0).any():
         raise ValueError(
             f"a loss of {param.name} has an infinite weight where alpha_bar is 0; "
             "choose another t or parameterization"
@@ -61,6 +61,7 @@ def decoder_log_prob(
     levels: int = 256,  # how many values a pixel can have, >= 2
 ) -> Tensor:  # (B, ...) log-probability in nats, <= 0
     "log of the Gaussian's mass in the bin around x_0 (DDPM eq. 13)."
+    check_shape("x0", x0, "the mean of p", p.mean)
     _check_values(x0, levels)
     half, std = 1 / (levels - 1), p.var.sqrt()
     low = torch.where(x0 < -1 + half, -math.inf, (x0 - half - p.mean) / std)
@@ -75,7 +76,7 @@ def decoder_log_prob(
 def _check_values(x0: Tensor, levels: int) -> None:
     "Refuse x0 outside [-1, 1], or more than a hundredth of a level off the nearest."
     require(
-        isinstance(levels, int) and levels >= 2,
+        is_integer(levels) and levels >= 2,
         "levels",
         repr(levels),
         "be an integer >= 2, or None for a density",

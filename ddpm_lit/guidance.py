@@ -7,11 +7,11 @@ __all__ = ['classifier_guided', 'guided']
 
 # %% ../nbs/2_sampling/04_guidance.ipynb #f5e0fad9
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from .gaussian import readable
 from .prediction import Denoiser, Model
 from .refusals import require
 from .schedule import at_least_float32, expand
@@ -34,7 +34,7 @@ def classifier_guided(
             seen = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(log_prob(seen, t).sum(), seen)
         abar_t, slope = schedule.at(t), at_least_float32(slope)
-        if abar_t.device.type == "cpu" and not abar_t.all():
+        if readable(abar_t) and not abar_t.all():
             raise ValueError(
                 "t must have alpha_bar > 0, where a classifier can see something, "
                 f"got {t.tolist()}"
@@ -82,8 +82,8 @@ def guided(
     From Ho & Salimans 2022, eq. 6, where g = 1 + w."""
     model = denoiser.model
     y, scale = _asked_of(model, y, scale)
-    # moved once for each device, not at every step
-    on = cache(lambda device: y.to(device))
+    plain = None if scale.ndim else scale.item()
+    on: dict[torch.device, Tensor] = {}  # moved once for each device, not in every step
 
     def guided_model(x: Tensor, t: Tensor, again: Tensor | None = None) -> Tensor:
         if again is not None:
@@ -97,11 +97,14 @@ def guided(
                 value.shape[:1].numel(),
                 f"have one entry for each of the {len(x)} images",
             )
-        wanted = on(x.device) if y.ndim else on(x.device).expand(len(x))
+        if x.device not in on:
+            on[x.device] = y.to(x.device)
+        wanted = on[x.device]
+        wanted = wanted if y.ndim else wanted.expand(len(x))
         none = [model.null(wanted)] if hasattr(model, "null") else []
-        if scale.ndim == 0 and scale == 0:
+        if plain == 0:
             return model(x, t, *none)
-        if scale.ndim == 0 and scale == 1:
+        if plain == 1:
             return model(x, t, wanted)
         free, bound = _both(model, x, t, none, wanted)
         return free + expand(scale, free) * (bound - free)

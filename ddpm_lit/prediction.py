@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .forward import check_shape, q_sample
+from .gaussian import readable
 from .refusals import require
 from .schedule import NoiseSchedule, at_least_float32, check_times, expand
 
@@ -39,7 +40,7 @@ def _check_solvable(name: str, abar_t: Tensor, det: Tensor) -> None:
     """Refuse equations without a solution.
 
     On an accelerator the values are not looked at: that would stall it."""
-    if det.device.type != "cpu" or not (det == 0).any():
+    if not readable(det) or not (det == 0).any():
         return
     reason = (
         "alpha_bar is 0 and xt is pure noise"

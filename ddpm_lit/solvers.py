@@ -57,7 +57,8 @@ def _on_a_line(
     schedule: NoiseSchedule, now: Tensor, t: int, h: Tensor, u: int, before: Prediction
 ) -> Tensor:
     "D = (1 + 1/(2r)) x̂_0(t) − 1/(2r) x̂_0(u), where r = (λ_t − λ_u)/h."
-    require(u > t, "previous", u, f"come from a time above t = {t}")
+    if not u > t:
+        require(False, "previous", u, f"come from a time above t = {t}")
     return now + h / (2 * _log_stride(schedule, t, u)) * (now - before.x0)
 
 # %% ../nbs/2_sampling/03_solvers.ipynb #c893e14d

@@ -147,7 +147,7 @@ def test_only_one_batch_is_alive():
         gc.collect()
         assert most == 0 and len(seen) == n // 5
         counts[n] = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
-    assert counts[10] == counts[100]
+    assert counts[100] <= counts[10]  # fewer: what an earlier test left is gone
 
 
 @pytest.mark.parametrize(

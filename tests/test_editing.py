@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, seeds
 
-from ddpm_lit import DDIM, DDPM, X0, Denoiser, GaussianMixtureOracle, cosine_schedule
-from ddpm_lit import ddim_encode
+from ddpm_lit import DDIM, DDPM, X0, Denoiser, DPMSolver, GaussianMixtureOracle
+from ddpm_lit import cosine_schedule, ddim_encode
 from ddpm_lit import draw_noise, linear_schedule, q_sample, sample, sample_steps
 from ddpm_lit.editing import InpaintingSampler, SubWalk, between, grid_between
 from ddpm_lit.editing import image_to_image, inpaint, inpaint_steps, interpolate
@@ -612,3 +612,78 @@ def test_a_dynamic_threshold_is_a_clip_too():
             images(1, 2, 1, 4, 4),
             DDIM(10),
         )
+
+
+def told(x, t, y=None):
+    "x̂_0 is the label, or 0."
+    return 0 * x if y is None else 0 * x + y[:, None]
+
+
+def test_labels_reach_the_model_on_every_route():
+    denoiser, y = Denoiser(told, LINEAR, X0), torch.tensor([0.25, -0.5])
+    x0, eps = images(0, 2, 3).clamp(-1, 1), images(1, 2, 3)
+    hole = torch.tensor([[True, False, False]])
+    want = y[:, None].double().expand(2, 3)
+    by = dict(y=y, generator=generator(0))
+    sampler = DDPM(4)
+    torch.testing.assert_close(
+        image_to_image(denoiser, x0, 300, eps, sampler, **by), want
+    )
+    filled = inpaint(denoiser, x0, hole, eps, sampler, resamples=2, jump=2, **by)
+    torch.testing.assert_close(filled, torch.where(hole, x0, want))
+    for t in (300, 1000):  # parted on the way, and at once
+        both = sample_with_shared_start(denoiser, eps, 2, t, sampler, **by)
+        torch.testing.assert_close(both, want.repeat_interleave(2, 0))
+
+
+def test_labels_reach_the_model_in_the_common_part_too():
+    asked = []
+
+    def model(x, t, y=None):
+        asked.append((int(t[0]), y.tolist()))
+        return 0 * x
+
+    denoiser, y = Denoiser(model, LINEAR, X0), torch.tensor([4, 5])
+    sample_with_shared_start(denoiser, images(0, 2, 3), 2, 500, DDPM(2), y=y)
+    assert asked == [(1000, [4, 5]), (500, [4, 4, 5, 5])]
+
+
+def test_clip_holds_on_the_way_up_and_on_the_way_down():
+    "A model whose x̂_0 is 3, cut at 0.5: everything ends there."
+    loud = Denoiser(lambda x, t: 0 * x + 3, LINEAR, X0, (-0.5, 0.5))
+    a, b, eps = number(0.1), number(-0.2), number(0.7)
+    half = number(0.5)
+    torch.testing.assert_close(interpolate(loud, a, b, [0.5], DDIM(4)), half)
+    torch.testing.assert_close(interpolate_at(loud, a, b, [0.5], 300, eps), half)
+    torch.testing.assert_close(image_to_image(loud, a, 300, eps, DDPM(3)), half)
+    torch.testing.assert_close(sample_with_shared_start(loud, eps, 1, 400), half)
+    quiet = Denoiser(lambda x, t: 0 * x, LINEAR)  # ε̂ = 0: it sees x_t/√ᾱ_t
+    cut = Denoiser(quiet.model, LINEAR, clip=(-0.5, 0.5))
+    up, up_cut = (ddim_encode(d, number(0.8), DDIM(4)) for d in (quiet, cut))
+    assert not torch.allclose(up, up_cut)
+
+
+def test_a_solver_keeps_its_memory_inside_of_other_samplers():
+    "With two steps in one part, the second draws its line through both answers."
+    denoiser, start = Denoiser(net, LINEAR), images(0, 2, 3)
+    for order, alike in ((1, False), (2, True)):
+        solver = DPMSolver(timesteps=[900, 500, 100])
+        other = DPMSolver(timesteps=[900, 500, 100], order=order)
+        want = sample(denoiser, start, solver)
+        assert torch.equal(sample(denoiser, start, SubWalk(other)), want) == alike
+        nothing = torch.zeros(1, 3, dtype=torch.bool)
+        keep = InpaintingSampler(other, start, nothing)
+        got = sample(denoiser, start, keep, generator=generator(0))
+        assert torch.equal(got, want) == alike
+
+
+def test_numpys_integers_are_times_and_numbers():
+    denoiser, x, t = Denoiser(net, LINEAR), images(0, 2, 3), np.int64(300)
+    eps = images(1, 2, 3)
+    for f in (
+        lambda t, n: image_to_image(denoiser, x, t, eps, DDIM(4)),
+        lambda t, n: sample_with_shared_start(denoiser, x, n, t, DDIM(4)),
+        lambda t, n: noise_up(LINEAR, x, n, t, eps),
+        lambda t, n: trajectory(sample_steps(denoiser, x, DDIM(4)), n)[-1].x,
+    ):
+        assert torch.equal(f(t, np.int64(2)), f(300, 2))

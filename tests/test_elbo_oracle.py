@@ -3,6 +3,7 @@ whose score it claims to be."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -184,3 +185,64 @@ def test_no_other_prediction_is_better():
     best = (out - eps).square().mean()
     for change in (out * 0.95, out * 1.05, out + 0.05, out - 0.05):
         assert (change - eps).square().mean() > best
+
+
+def test_each_argument_of_the_bound_matters():
+    "Labels, levels, the type of the images and the generator."
+    x0 = 2 * torch.arange(6).reshape(2, 3).bfloat16() / 8 - 1  # of 9 levels
+    labels = torch.tensor([0.2, -0.4])
+
+    def told(x, t, y=None):
+        return torch.zeros_like(x) if y is None else y[:, None].expand_as(x)
+
+    def terms(y=labels, seed=0, x0=x0, **options):
+        generator = torch.Generator().manual_seed(seed)
+        options = dict(levels=9, generator=generator) | options
+        return vlb_terms(Denoiser(told, SCHEDULE, X0), x0, y=y, **options)
+
+    def blind(value):
+        model = lambda x, t: torch.full_like(x, value)
+        return vlb_terms(Denoiser(model, SCHEDULE, X0), x0, levels=9)
+
+    for i, value in enumerate(labels.tolist()):
+        assert terms().total[i].item() == pytest.approx(blind(value).total[i].item())
+    assert (terms(y=None).kl != terms().kl).all()
+    exact = terms(x0=x0.double())
+    assert terms().kl.dtype == torch.float32
+    torch.testing.assert_close(terms().total.double(), exact.total, rtol=1e-5, atol=0)
+    with pytest.raises(ValueError, match="levels=17"):
+        terms(x0=x0 + 0.125 / 4, levels=17)
+    last = Gaussian(labels[:, None].expand(2, 3).double(), SCHEDULE.beta[1])
+    for levels in (9, 17, np.int64(17)):
+        bits = -decoder_log_prob(last, x0.double(), levels).mean(1) / math.log(2)
+        got = terms(x0=x0.double(), levels=levels).reconstruction
+        torch.testing.assert_close(got, bits, rtol=1e-6, atol=0)
+    noisy = Denoiser(lambda x, t: x, SCHEDULE, X0)
+    draws = [
+        vlb_terms(noisy, x0, levels=9, generator=torch.Generator().manual_seed(i)).kl
+        for i in (0, 0, 1)
+    ]
+    assert torch.equal(*draws[:2]) and not torch.equal(*draws[1:])
+
+
+def test_the_decoder_takes_an_image_for_each_mean_alone():
+    column = torch.zeros(8, 1)
+    with pytest.raises(ValueError, match=r"x0 must have the shape of the mean of p"):
+        decoder_log_prob(Gaussian(torch.zeros(8), torch.tensor(0.1)), column, 3)
+
+
+def test_labels_below_zero_and_above_the_null_are_refused():
+    oracle = GaussianMixtureOracle(SCHEDULE, **MIXTURE)
+    x, t = images(0, 1, 2), torch.tensor([3])
+    for wrong in (-1, 3):
+        with pytest.raises(ValueError, match=r"y must lie in 0\.\.2"):
+            oracle(x, t, torch.tensor([wrong]))
+
+
+def test_draws_come_from_their_generator_alone():
+    oracle = GaussianMixtureOracle(SCHEDULE, **MIXTURE)
+    draws = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        draws.append(oracle.sample(5, torch.Generator().manual_seed(2)))
+    assert torch.equal(*draws) and draws[0].dtype == torch.float64

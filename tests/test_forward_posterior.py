@@ -3,6 +3,7 @@ schedules and strides."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -205,6 +206,8 @@ X = torch.zeros(2, 1, 2, 2)
         (lambda: q_posterior(S, X[:1], X, 3), ["x0", "(2, 1, 2, 2)", "(1, 1, 2, 2)"]),
         (lambda: q_posterior(S, X, X, 3, 3), ["s", "t", "3"]),
         (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
+        (lambda: transition(S, torch.tensor([1, 4]), torch.tensor([3, 4])), ["s = 4"]),
+        (lambda: transition(S, torch.tensor([-1, 0]), 4), ["s = -1", "t = 4"]),
         (lambda: q_posterior(S, X, X, 0), ["t", "0"]),
         (lambda: q_posterior(S, X, X, 11), ["t", "11"]),
         (lambda: draw_noise((2, 1), [torch.Generator()]), ["generator", "2", "1"]),
@@ -222,3 +225,75 @@ def test_alpha_bar_zero_at_the_end_gives_pure_noise():
     assert torch.equal(q_sample(schedule, x0, 2, eps), eps)
     post = q_posterior(schedule, x0, eps, 2)
     torch.testing.assert_close(post.mean, math.sqrt(0.5) * x0)
+
+
+def test_half_precision_keeps_its_own_digits():
+    "Coefficients of one time for all are numbers, and must not pull it down to 8 bits."
+    x0, xt = images(0, 3, 2).bfloat16(), images(1, 3, 2).bfloat16()
+    for t in (5, torch.tensor([1, 500, 1000])):
+        got = q_posterior(linear_schedule(), x0, xt, t).mean
+        exact = q_posterior(linear_schedule(), x0.double(), xt.double(), t).mean
+        torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["torch's own", "one", "many"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_noise_has_the_type_and_the_device_asked_for(number, dtype):
+    def generator():
+        seeded = [torch.Generator().manual_seed(seed) for seed in range(number)]
+        return seeded if number == 2 else seeded[0] if number else None
+
+    torch.manual_seed(0)
+    noise = draw_noise((2, 3), generator(), "cpu", dtype)
+    assert noise.dtype == dtype and noise.device.type == "cpu"
+    torch.manual_seed(0)  # drawn in that type: not rounded to it, nor widened
+    first = torch.Generator().manual_seed(0) if number else None
+    want = torch.randn(3 if number == 2 else (2, 3), generator=first, dtype=dtype)
+    assert torch.equal(noise[0] if number == 2 else noise, want)
+    assert draw_noise((2, 3), generator(), "meta", dtype).device.type == "meta"
+    assert draw_noise((2, 3), generator()).dtype == torch.float32
+
+
+def test_numpys_integers_are_times():
+    x0, eps = images(0, 2, 3), images(1, 2, 3)
+    t, s = np.int64(7), np.int32(3)
+    assert torch.equal(q_sample(S, x0, t, eps), q_sample(S, x0, 7, eps))
+    assert transition(S, s, t) == transition(S, 3, 7)
+    got, want = q_posterior(S, x0, eps, t), q_posterior(S, x0, eps, 7)
+    assert torch.equal(got.mean, want.mean)
+    with pytest.raises(ValueError, match="got bool"):
+        q_sample(S, x0, True, eps)
+
+
+EIGHT, COLUMN = torch.zeros(8), torch.zeros(8, 1)
+ONE = torch.tensor(1.0)
+
+
+@pytest.mark.parametrize(
+    "call, names",
+    [
+        (lambda: Gaussian(EIGHT, torch.tensor(-0.5)), ["var", "at least 0", "-0.5"]),
+        (lambda: Gaussian(EIGHT, torch.tensor(torch.nan)), ["var", "0", "nan"]),
+        (lambda: Gaussian(COLUMN, -COLUMN - 1), ["var", "at least 0", "-1"]),
+        (lambda: Gaussian(COLUMN, EIGHT), ["var", "(8, 1)", "(8,)"]),
+        (lambda: Gaussian(EIGHT, ONE).log_prob(COLUMN), ["x", "(8,)", "(8, 1)"]),
+        (lambda: Gaussian(COLUMN, ONE).log_prob(EIGHT), ["x", "(8,)", "(8, 1)"]),
+        (lambda: Gaussian(COLUMN, ONE).log_prob(COLUMN.T), ["x", "(8, 1)", "(1, 8)"]),
+        (
+            lambda: gaussian_kl(Gaussian(EIGHT, ONE), Gaussian(COLUMN, ONE)),
+            ["p and q", "(8,)", "(8, 1)"],
+        ),
+    ],
+)
+def test_shapes_that_would_broadcast_and_negative_variances_are_refused(call, names):
+    with pytest.raises(ValueError) as refusal:
+        call()
+    message = str(refusal.value)
+    assert "\n" not in message and all(name in message for name in names), message
+
+
+def test_shapes_that_belong_together_are_taken():
+    assert Gaussian(torch.zeros(7, 1), ONE).log_prob(torch.zeros(7, 4)).shape == (7, 4)
+    assert Gaussian(torch.zeros(7, 4), ONE).log_prob(torch.zeros(1, 4)).shape == (7, 4)
+    assert Gaussian(torch.zeros(7, 4), ONE).log_prob(ONE).shape == (7, 4)
+    assert Gaussian(ONE, ONE).log_prob(EIGHT).shape == (8,)

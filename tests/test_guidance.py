@@ -467,3 +467,31 @@ def test_scale_and_shift_with_the_weights_of_another_library():
     assert (
         want.abs().max() > 0.01 and (got - want).abs().max() <= 2e-5 * want.abs().max()
     )
+
+
+def test_the_label_of_the_model_that_a_classifier_guides_reaches_it():
+    def told(x, t, y=None):
+        return torch.zeros_like(x) if y is None else y[:, None].expand_as(x)
+
+    guide = lambda x, t: x.sum(1)  # its slope is 1 everywhere
+    schedule = linear_schedule()
+    model = classifier_guided(Denoiser(told, schedule), guide, 2.0)
+    x, y = images(0, 2, 3), torch.tensor([0.5, -0.25])
+    shift = -2 * (1 - schedule.alpha_bar[300]).sqrt()
+    want = y[:, None].double() + shift
+    pred = model(x, 300, y)
+    torch.testing.assert_close(pred.eps, want.expand_as(x), rtol=1e-6, atol=1e-6)
+    assert torch.equal(
+        model(x, 300).eps, EPS.decode(schedule, shift + 0 * x, x, 300).eps
+    )
+
+
+def test_guided_denoisers_keep_how_they_are_asked():
+    "Schedule, parameterization and clip are those of the denoiser that is guided."
+    base = Denoiser(oracle(param=V), linear_schedule(), V, (-0.25, 0.5))
+    for made in (
+        guided(base, torch.tensor([0, 1]), 2.0),
+        classifier_guided(base, lambda x, t: x.sum(1), 2.0),
+    ):
+        assert made.schedule is base.schedule and made.param == V
+        assert made.clip == base.clip

@@ -20,6 +20,8 @@ TIED = {
 }
 NOT_FORMULAS = {  # what the first two parts export besides formulas
     "check_times": "looks at an argument",
+    "is_integer": "looks at an argument",
+    "readable": "looks at an argument",
     "check_steps": "looks at an argument",
     "check_shape": "looks at two arguments",
     "AlphaBarTable": "numbers that were checked, and looking them up",

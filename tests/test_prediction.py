@@ -1,13 +1,15 @@
 """What a network predicts: ε, x_0 and v carry the same information, and the loss is
 zero for whoever knows it."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import EPS, V, X0, NoiseSchedule, cosine_schedule, ddpm_loss
+from ddpm_lit import EPS, V, X0, Denoiser, DynamicThreshold, NoiseSchedule
+from ddpm_lit import cosine_schedule, ddpm_loss
 from ddpm_lit import linear_schedule, q_sample
 from ddpm_lit.prediction import PARAMETERIZATIONS, clip_prediction, min_snr_weight
 
@@ -216,3 +218,43 @@ def test_mistakes_are_refused(call, names):
     with pytest.raises(ValueError) as refusal:
         call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
+
+
+def test_each_argument_of_a_threshold_and_of_a_clip_matters():
+    x0 = torch.linspace(-2, 4, 601, dtype=torch.float64)[None]
+    size = x0.abs().flatten()
+    assert DynamicThreshold() == DynamicThreshold(0.995, 1.0, None)
+    for threshold, s in (
+        (DynamicThreshold(), size.quantile(0.995)),
+        (DynamicThreshold(0.5), size.quantile(0.5)),
+        (DynamicThreshold(0.5, least=3.0), 3.0),
+        (DynamicThreshold(most=2.5), 2.5),
+        (DynamicThreshold(0.1, least=0.2, most=0.25), 0.25),
+    ):
+        assert torch.equal(threshold(x0), x0.clamp(-s, s) / s), threshold
+    pred, schedule = X0.decode(linear_schedule(), x0, x0, 5), linear_schedule()
+    clipped = clip_prediction(schedule, pred, x0, 5, (-0.5, 2.0)).x0
+    torch.testing.assert_close(clipped, x0.clamp(-0.5, 2.0), rtol=1e-12, atol=1e-12)
+    for wrong in ((1, 1), (1, -1), (1,), 1.0):
+        with pytest.raises(ValueError, match="clip must be"):
+            clip_prediction(schedule, pred, x0, 5, wrong)
+
+
+def test_half_precision_predictions_keep_their_own_digits():
+    schedule = linear_schedule()
+    x0, eps = images(0, 3, 2).bfloat16(), images(1, 3, 2).bfloat16()
+    for param in (EPS, X0, V):
+        got = param.target(schedule, x0, eps, 5)
+        exact = param.target(schedule, x0.double(), eps.double(), 5)
+        torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=1e-6)
+        got = param.decode(schedule, x0, eps, 500)
+        exact = param.decode(schedule, x0.double(), eps.double(), 500)
+        torch.testing.assert_close(got.x0.double(), exact.x0, rtol=1e-5, atol=1e-5)
+
+
+def test_numpys_integers_are_times():
+    x, t = images(0, 2, 3), np.int64(7)
+    net = lambda x, t: x * t[:, None]
+    denoiser = Denoiser(net, linear_schedule(), V, (-1, 1))
+    assert torch.equal(denoiser(x, t).x0, denoiser(x, 7).x0)
+    assert min_snr_weight(linear_schedule(), t) == min_snr_weight(linear_schedule(), 7)

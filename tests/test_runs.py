@@ -263,7 +263,8 @@ def test_the_log_leaves_out_what_is_damaged(tmp_path):
         )
     with open(tmp_path / "log.jsonl", "ab") as file:
         file.write(
-            b'{"step": 3, "loss"}\n[1]}\n{"step": "4", "loss": 1.0}\n\xff\xfe}\n{"step": 5, "lo'
+            b'{"step": 3, "loss"}\n[1]}\n{"step": "4", "loss": 1.0}\n'
+            b'\xff\xfe}\n{"step": 5, "lo'
         )
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3] and read_log(
         tmp_path

@@ -2,9 +2,11 @@
 Gaussian data."""
 
 import math
+import warnings
 from functools import partial
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -585,3 +587,84 @@ def test_zero_terminal_snr_is_fine_for_x0_and_v(param):
     oracle = GaussianMixtureOracle(schedule, [1.0], [[M]], [VAR], param)
     x = sample(Denoiser(oracle, schedule, param), images(0, 4, 1), DDIM(20))
     assert torch.isfinite(x).all() and isinstance(schedule, NoiseSchedule)
+
+
+@pytest.mark.parametrize("sampler", [DDPM(), DDIM(eta=1.0)])
+def test_a_stochastic_step_without_noise_is_refused(sampler):
+    x = torch.zeros(1, 1)
+    with pytest.raises(ValueError, match="noise must be a tensor .*, got None"):
+        sampler.step(linear_schedule(), x, Prediction(x, x), 500, 400, None)
+
+
+def test_half_precision_is_widened_once_and_at_the_start():
+    "Of bfloat16 a walk, or the way back, makes what it makes of the same float32."
+    start, schedule = images(3, 2, 3).bfloat16(), linear_schedule()
+    denoiser = Denoiser(lambda x, t: 0.3 * torch.sin(3 * x), schedule)
+    for walk in (
+        lambda x: sample(denoiser, x, DDIM(4)),
+        lambda x: ddim_encode(denoiser, x, DDIM(4)),
+    ):
+        assert torch.equal(walk(start), walk(start.float()))
+        assert walk(start).dtype == torch.float32
+    seen = []
+    model = lambda x, t: seen.append(x.dtype) or torch.zeros_like(x)
+    sample(Denoiser(model, schedule), start, DDPM(3))
+    ddim_encode(Denoiser(model, schedule), start, DDIM(3))
+    assert set(seen) == {torch.float32}
+
+
+def test_noise_is_drawn_in_the_type_of_the_walk():
+    denoiser = Denoiser(lambda x, t: 0 * x, NoiseSchedule([1.0, 0.5, 0.1]), X0)
+    xT = torch.zeros(1, 3, dtype=torch.float64)
+    first, _ = sample_steps(denoiser, xT, DDPM(), generator=torch.manual_seed(0))
+    z = torch.randn(1, 3, dtype=torch.float64, generator=torch.manual_seed(0))
+    var = 0.5 * (1 - 0.1 / 0.5) / (1 - 0.1)
+    torch.testing.assert_close(first.x, math.sqrt(var) * z, rtol=1e-12, atol=0)
+
+
+def test_a_walk_that_clips_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for options in (dict(clip=(-1, 1)), dict(param=V), dict(param=X0)):
+            denoiser = Denoiser(lambda x, t: 0 * x, cosine_schedule(), **options)
+            sample(denoiser, images(0, 1, 3), DDIM(2))
+
+
+@pytest.mark.parametrize("make", [DDPM, DDIM])
+def test_each_argument_about_times_reaches_the_walk(make):
+    schedule = linear_schedule()
+    for options in (
+        dict(steps=np.int64(7), spacing="quadratic", quad_end=0.8),
+        dict(steps=7, spacing="quadratic"),
+        dict(steps=7, spacing="linspace"),
+        dict(timesteps=[np.int64(900), 40, 3]),
+    ):
+        want = time_pairs(1000, **options)
+        assert make(**options).pairs(schedule) == want
+        steps = sample_steps(Denoiser(net, schedule), images(0, 1, 3), make(**options))
+        assert [(step.t, step.s) for step in steps] == want
+    asked = []
+    model = lambda x, t: asked.append(int(t[0])) or 0 * x
+    sampler = DDIM(7, spacing="quadratic", quad_end=0.8)
+    ddim_encode(Denoiser(model, schedule), images(0, 1, 3), sampler)
+    assert asked[::-1] == [t for t, _ in sampler.pairs(schedule)]
+
+
+def test_published_quadratic_times_are_rounded_down():
+    "1 + ⌊T i²/(S−1)²⌋, where rounding to the nearest would give others."
+    for S in (10, 20, 50):
+        up = [1 + 1000 * i * i // (S - 1) ** 2 for i in range(S)]
+        if len(set(up)) == S:
+            times = [t for t, _ in time_pairs(1000, S, "quadratic", quad_end=1.0)]
+            assert times[1:] == up[-2::-1] and times[0] == 1000
+
+
+def test_labels_reach_the_way_back():
+    def told(x, t, y=None):
+        return 0 * x if y is None else 0 * x + y[:, None]
+
+    denoiser, x0 = Denoiser(told, linear_schedule()), images(0, 2, 3)
+    up = ddim_encode(denoiser, x0, DDIM(4), y=torch.tensor([0.5, -0.5]))
+    abar = linear_schedule().alpha_bar[-1]  # ε̂ is constant: one stride or four
+    eps = (1 - abar).sqrt() * torch.tensor([[0.5], [-0.5]])
+    torch.testing.assert_close(up, abar.sqrt() * x0 + eps, rtol=1e-6, atol=1e-6)

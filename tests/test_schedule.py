@@ -3,6 +3,7 @@ published."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -212,3 +213,36 @@ def test_a_schedule_is_a_frozen_value():
     assert schedule.alpha_bar[1] == 0.5
     with pytest.raises(AttributeError):
         schedule.alpha_bar = source
+
+
+def test_each_argument_of_a_schedule_matters():
+    "At other values than the defaults, written once more in numpy."
+    cosine = cosine_schedule(40, s=0.1, max_beta=0.7)
+    f = np.cos((np.arange(41) / 40 + 0.1) / 1.1 * np.pi / 2) ** 2
+    want = np.minimum(1 - f[1:] / f[:-1], 0.7)
+    assert cosine.beta[1:].numpy() == pytest.approx(want, rel=1e-9)
+    assert (want == 0.7).sum() > 1
+    root = np.linspace(0.01**0.5, 0.3**0.5, 7)
+    scaled = scaled_linear_schedule(7, 0.01, 0.3)
+    assert scaled.beta[1:].numpy() == pytest.approx(root**2, rel=1e-12)
+    linear = linear_schedule(7, 0.01, 0.3)
+    assert linear.beta[1:].numpy() == pytest.approx(
+        np.linspace(0.01, 0.3, 7), rel=1e-12
+    )
+    g = 1 / (1 + np.exp(-(np.linspace(0, 1, 8) * 6 - 2) / 0.7))
+    sigmoid = sigmoid_schedule(7, start=-2, end=4, tau=0.7).alpha_bar
+    want = (g[-1] - g[:-1]) / (g[-1] - g[0])
+    assert sigmoid[:-1].numpy() == pytest.approx(want, rel=1e-12)
+    assert sigmoid[-1] == 1e-9
+
+
+def test_numpys_integers_are_integers_and_truth_values_are_none():
+    for n in (np.int64(7), np.int32(7), np.uint8(7)):
+        for make in MAKERS:
+            assert torch.equal(make(n).alpha_bar, make(7).alpha_bar)
+        assert linear_schedule().at(n) == linear_schedule().alpha_bar[7]
+    for wrong in (True, np.bool_(True), 7.0, np.float64(7), np.array([7])):
+        with pytest.raises(ValueError, match="be an int"):
+            linear_schedule().at(wrong)
+        with pytest.raises(ValueError, match="be an integer"):
+            linear_schedule(wrong)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ddpm_lit.refusals import require
+from ddpm_lit.refusals import did_you_mean, require
 from ddpm_lit.storage import atomic_write, read_json, read_tensors, write_json
 from ddpm_lit.storage import write_tensors
 
@@ -93,3 +93,8 @@ def test_a_refusal_has_one_form():
     require(True, "n", 0, "be at least 1")
     with pytest.raises(ValueError, match="^n must be at least 1, got 0$"):
         require(False, "n", 0, "be at least 1")
+
+
+def test_a_word_that_is_almost_right_is_guessed():
+    assert did_you_mean("smilling", ["Smiling", "Hat"]) == " (did you mean Smiling?)"
+    assert did_you_mean("zebra", ["Smiling", "Hat"]) == did_you_mean("x", []) == ""

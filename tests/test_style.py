@@ -22,7 +22,6 @@ def test_layout(kind, now):
     assert not mended, "run python tests/style.py: its list of exceptions can shrink"
 
 
-@pytest.mark.slow
 def test_types():
     pytest.importorskip("mypy")
     allowed, found = style.excepted()["type errors"], style.type_errors()

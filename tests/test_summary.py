@@ -208,8 +208,9 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
 
 def test_the_curves_are_whole_drawings_in_the_colours_of_the_page(folder):
     source = run_page(folder).read_text(encoding="utf-8")
-    figures = r'<figure class="(\w+)" role="img" aria-label="(.*?)">(<svg.*?</svg>)\s*</figure>'
-    kinds, titles, drawings = zip(*re.findall(figures, source, re.S))
+    opened = r'<figure class="(\w+)" role="img" aria-label="(.*?)">'
+    found = re.findall(rf"{opened}(<svg.*?</svg>)\s*</figure>", source, re.S)
+    kinds, titles, drawings = zip(*found)
     assert titles == (
         "loss, wide",
         "loss, narrow",

@@ -101,7 +101,6 @@ def test_pages_are_processed_for_the_site_without_a_stray_file(copy, clerk):
     }
     assert {p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb")} | {
         "_quarto.yml",
-        "styles.css",
     } <= made
     assert git("status", "--porcelain") == before, (
         "nbdev writes a file that git neither knows nor ignores"

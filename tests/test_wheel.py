@@ -114,8 +114,8 @@ def test_the_command_answers(installed, tmp_path):
         tmp_path,
         (
             "import sys; sys.argv = ['ddpm-lit', '--help']\ntry:\n    from "
-            "ddpm_lit.command.main import main; main()\nexcept SystemExit as end:\n    assert "
-            "not end.code, end.code\n"
+            "ddpm_lit.command.main import main; main()\nexcept SystemExit as end:\n"
+            "    assert not end.code, end.code\n"
         ),
     )
     assert all(word in helped for word in ("train", "resume", "sample"))

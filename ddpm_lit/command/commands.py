@@ -24,6 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+# %% ../../nbs/7_command/06_commands.ipynb #d4ae1ddb
 import torch
 from torch import Tensor
 
@@ -60,15 +61,14 @@ def free_name(
     suffix: str,  # such as ".png"
     taken: Callable[[Path], bool] = Path.exists,  # whether a path cannot be had
 ) -> Path:
-    "A path that is not taken: the stem and the suffix, else with -2, -3, … between them."
+    "A path that is free: stem and suffix, with -2, -3, … between them where need be."
     stems = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
     paths = (folder / f"{stem}{suffix}" for stem in stems)
     return next(path for path in paths if not taken(path))
 
 # %% ../../nbs/7_command/06_commands.ipynb #82b685b6
 def new_run(
-    # the requested folder, or None for runs/`name`, or the next free runs/`name`-2 ...
-    out: Path | None,
+    out: Path | None,  # the requested folder; None: runs/NAME, or the next free one
     name: str,  # of the data
 ) -> Path:  # a new or empty folder
     "Make the run folder. UsageError if `out` holds something, OSError if it cannot be."
@@ -107,7 +107,7 @@ def new_file(
     path: Path,
     overwrite: bool | None = None,  # None: the command has no such flag
 ) -> Path:
-    "A file to write. UsageError if it is there already, OSError if it cannot be written."
+    "A file to write. UsageError if it is there already, OSError if it cannot be made."
     if path.exists() and not overwrite:
         hint = "" if overwrite is None else "; --overwrite replaces it"
         raise UsageError(
@@ -177,7 +177,7 @@ def with_attributes(args: Train) -> UNetConfig:
 
 # %% ../../nbs/7_command/06_commands.ipynb #67f51af1
 def by_main(
-    here: Any,  # as `processes` returns it
+    here: Any,  # what processes() returned
     work: Callable[[], Any],  # what only one process may do
 ) -> Any:
     "Run `work` on the main process; return its result, or raise its error, in all."
@@ -199,7 +199,7 @@ T = TypeVar("T")
 
 
 def main_first(
-    here: Any,  # as `processes` returns it
+    here: Any,  # what processes() returned
     work: Callable[[], T],  # what fetches something, and then finds it
 ) -> T:
     "Run `work` on the main process and then on the others: it fetches once."
@@ -224,11 +224,13 @@ def fit(
     facts: RunFacts,  # for config.json
     others: Trackers = Trackers(),
 ) -> None:
-    """Train to the end, showing how far it is. Stopped after Ctrl-C or SIGTERM, when a
-    checkpoint is written."""
+    """Train to the end, showing how far it is.
+
+    Stopped after Ctrl-C or SIGTERM, when a checkpoint is written."""
     steps, mine = trainer.config.steps, trainer.here.is_main_process
     recent: deque[float] = deque(maxlen=100)
     note = lambda record: _loss_and_speed(recent, record)
+    shown = lambda passed: watch(passed, "training", steps, trainer.step, note, mine)
 
     def follow(record: TrainRecord) -> None:
         recent.append(record.loss)
@@ -238,7 +240,7 @@ def fit(
         trainer.fit(
             folder,
             facts,
-            watch=lambda them: watch(them, "training", steps, trainer.step, note, mine),
+            watch=shown,
             stop=lambda: any_signal(noted, trainer) > 0,
             on_record=follow,
             on_samples=lambda images, step: others.images("samples", images, step),
@@ -287,8 +289,8 @@ def final_choice(
 
 # %% ../../nbs/7_command/06_commands.ipynb #206c2bd2
 _NOT_FULL = {
-    "fast": "the training was short, so only 64 samples are drawn, by 10 steps of DDIM; "
-    "for all of them: ddpm-lit resume {} --final full",
+    "fast": "the training was short, so only 64 samples are drawn, by 10 steps of "
+    "DDIM; for all of them: ddpm-lit resume {} --final full",
     "none": "no samples are drawn; for them: ddpm-lit resume {} --final full",
 }
 
@@ -623,7 +625,9 @@ def sample_command(args: Sample) -> None:
     with usage():
         sampler = args.build(run.schedule.T)
         steps = len(sampler.pairs(run.schedule))
-        labels, special = requested_labels(args, run), mode_options(args, run)
+        labels = requested_labels(args, run)
+    with usage(mask="--inpaint"):
+        special = mode_options(args, run)
     device = args.common.torch_device
     how = (args.seed, labels, args.guidance, args.batch, device)
     config = DrawConfig(sampler, *how)

@@ -146,8 +146,7 @@ def read_draft(
     argv: Sequence[str],  # the words after the command
     defaults: Any,  # a draft; its class has the name of the command
 ) -> Any:  # a draft
-    """What the words say, unchecked. UsageError if they cannot be read; SystemExit(0)
-    after help."""
+    "What the words say. UsageError if they cannot be read, SystemExit(0) after help."
     printed = io.StringIO()
     # only help looks for the comments in the source, which takes a while
     marks = () if HELP & set(argv) else (conf.HelptextFromCommentsOff,)
@@ -261,8 +260,9 @@ Place = Annotated[Path | None, conf.arg(metavar="DIR")]
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """Continue an interrupted training from its last checkpoint, to bit-identical
-    results on the same machine."""
+    """Continue an interrupted training from its last checkpoint.
+
+    On the same machine the results are bit-identical."""
 
     run: str  # the run folder
     # train to this many steps in all; None: as planned
@@ -475,8 +475,7 @@ def _check_suffix(args: Sample) -> None:
 # %% ../../nbs/7_command/02_flags.ipynb #3a0259c9
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Drawing):
-    """Measure a trained model: its samples, and beside each figure what as many real
-    images get.
+    """Measure a trained model, and as many real images beside it.
 
     Distances from held-out images, agreement with the requested class, distance to the
     nearest training image; with --bits, bits per dimension; with --cas, what a

@@ -45,7 +45,7 @@ def _module(name: str) -> Any:
     return import_module(f"ddpm_lit.command.{name}")
 
 # %% ../../nbs/7_command/07_main.ipynb #68f04e3c
-def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
+def run_command(argv: list[str]) -> None:  # the words after ddpm-lit
     "Find the command and run it."
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
@@ -66,7 +66,7 @@ def run_command(argv: list[str]) -> None:  # the words after `ddpm-lit`
 
 # %% ../../nbs/7_command/07_main.ipynb #2bc2957a
 def main(
-    # the words after `ddpm-lit`; None: those of this process
+    # the words after ddpm-lit; None: those of this process
     argv: list[str] | None = None,
 ) -> int:  # the exit status
     "The command `ddpm-lit`."

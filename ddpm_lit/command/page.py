@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -31,11 +31,6 @@ from ..ddim import DDIM
 from ..ddpm import DDPM
 from ..generate import DrawConfig, draw_frames, draw_pixels
 from ..runs import Labels, Run, read_log
-
-# %% ../../nbs/7_command/05_run_page.ipynb #d5608061
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # %% ../../nbs/7_command/05_run_page.ipynb #afc87cc6
 Facts = dict[str, Any]  # of JSON, believed no further than need be
@@ -93,7 +88,7 @@ def thinned(
 
 # %% ../../nbs/7_command/05_run_page.ipynb #c10c6808
 def plot_loss(
-    axes: "Axes",
+    axes: Any,  # of matplotlib
     log: Log,
 ) -> None:
     "Each loss, and over them the average."
@@ -108,7 +103,7 @@ def plot_loss(
     axes.legend()
 
 
-def _log_scale(axes: "Axes") -> None:
+def _log_scale(axes: Any) -> None:
     "Powers of ten, with plain numbers at 1, 2 and 5."
     axes.set_yscale("log", subs=(2, 5))
     for set_format in (
@@ -122,7 +117,7 @@ def styled_figure(
     plot: Callable[..., None],  # draws into the axes that it is given first
     *args: Any,  # what it is given besides
     size: tuple[float, float] = (7.2, 3.2),  # width and height in inches
-) -> "Figure":
+) -> Any:  # a Figure of matplotlib
     "A figure in the style of these pages."
     import matplotlib.style
     from matplotlib.figure import Figure
@@ -321,7 +316,7 @@ def _inks() -> dict[str, str]:
 _NO_FACTS = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def _svg(figure: "Figure", title: str) -> str:
+def _svg(figure: Any, title: str) -> str:
     "The drawing as a part of a page. Its ids differ from those of another title."
     import matplotlib
 
@@ -334,7 +329,7 @@ def _svg(figure: "Figure", title: str) -> str:
     return svg
 
 # %% ../../nbs/7_command/05_run_page.ipynb #8a469d13
-def _plain_plot(axes: "Axes", points: Curve, name: str) -> None:
+def _plain_plot(axes: Any, points: Curve, name: str) -> None:
     axes.plot(*thinned(*points), lw=1.2)
     axes.set(xlabel="training step", ylabel=name)
     axes.set_ylim(bottom=0)

@@ -89,8 +89,10 @@ def progress(
     shown: bool = True,  # of several processes, one shows
     # to be called after each step, with a function that says something about it
 ) -> Iterator[Callable[..., None]]:
-    """Show how far the work is: a bar with the time left on a terminal or in a
-    notebook; elsewhere a line on stderr every half minute."""
+    """Show how far the work is.
+
+    On a terminal or in a notebook it is a bar with the time left; elsewhere a line on
+    standard error every half minute."""
     if not shown:
         yield lambda note=str: None
         return
@@ -181,8 +183,7 @@ def trackers(
     config: Facts,  # what it is a run of; values that JSON knows
     step: int = 0,  # steps done: where a curve continues that was there already
 ) -> Trackers:
-    """Start what is to follow a training. ValueError for an unknown name, or one whose
-    package is missing or does not start."""
+    "Start what is to follow a training. ValueError for a name that cannot be started."
     check_trackers(names)
     started = []
     for name in dict.fromkeys(names):

@@ -25,7 +25,6 @@ from ..refusals import require
 
 # %% ../../nbs/7_command/03_recipes.ipynb #3c5856cb
 if TYPE_CHECKING:
-    from ddpm_lit.runs import Run
     from ddpm_lit.schedule import NoiseSchedule
 
 # %% ../../nbs/7_command/03_recipes.ipynb #3f2f7e9c
@@ -78,10 +77,10 @@ _WIDEST = 4096  # pixels; what is wider does not fit into memory
 # %% ../../nbs/7_command/03_recipes.ipynb #cf4a20df
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a model on DATA, and leave a run folder: the model, checkpoints from which
-    `ddpm-lit resume` continues, the log, samples, and summary.html, a page of it all.
+    """Train a model on DATA, and leave a run folder with summary.html, a page of it.
 
-    Defaults are the preset's. `accelerate launch` and `torchrun` share out the work."""
+    `ddpm-lit resume` continues from its checkpoints. The defaults are the preset's.
+    `accelerate launch` and `torchrun` share out the work."""
 
     # digits, mnist, fashion-mnist, cifar10 or celeba; or a folder or zip of images
     data: str
@@ -213,7 +212,7 @@ FITTING = {
 def find_model(
     # a run folder, a model that comes with the package, or a folder of diffusers
     name: str,
-) -> "Run":
+) -> Any:  # a Run
     "Load a trained network. UsageError if there is none, ValueError if it is damaged."
     from ddpm_lit.finetune import load_model
 
@@ -228,7 +227,9 @@ def find_model(
         ) from error
 
 # %% ../../nbs/7_command/03_recipes.ipynb #e4055939
-def schedule_flags(run: "Run") -> ScheduleConfig:
+def schedule_flags(
+    run: Any,  # a Run
+) -> ScheduleConfig:
     "The flags that give its schedule. UsageError if none do."
     candidates = []
     with suppress(KeyError, TypeError, ValueError):
@@ -253,10 +254,9 @@ def _same_schedule(ours: "NoiseSchedule", theirs: "NoiseSchedule") -> bool:
     return torch.allclose(ours.alpha_bar, theirs.alpha_bar, rtol=1e-3)
 
 # %% ../../nbs/7_command/03_recipes.ipynb #503d410b
-def _brought(run: "Run") -> dict[str, Any]:
+def _brought(run: Any) -> dict[str, Any]:
     "What a model decides, as fields of `Train`."
-    unet: UNetConfig = run.model.config
-    unet = replace(unet, context_dim=None)
+    unet = replace(run.model.config, context_dim=None)
     return dict(unet=unet, noise=schedule_flags(run), param=run.param.name)
 
 
@@ -270,7 +270,7 @@ def _check_against(args: Train, model: Train) -> None:
 
 # %% ../../nbs/7_command/03_recipes.ipynb #92cd274f
 def reading(
-    argv: Sequence[str],  # the words after `train`
+    argv: Sequence[str],  # the words after train
     preset: Train = PRESETS["folder"],  # for the defaults
 ) -> Any:  # a draft
     "What the words say, unchecked. UsageError without DATA."
@@ -293,10 +293,11 @@ def _defaults(argv: Sequence[str]) -> Train:
 
 # %% ../../nbs/7_command/03_recipes.ipynb #c162be54
 def read_train(
-    argv: Sequence[str],  # the words after `train`
+    argv: Sequence[str],  # the words after train
 ) -> Train:
-    """Read and check a command line, with the preset of its data as defaults, or what
-    the model of --from brings. UsageError says what is wrong."""
+    """Read and check a command line. UsageError says what is wrong.
+
+    The defaults are the preset of its data, or what the model of --from brings."""
     preset, start = _defaults(argv), None
     if HELP & set(argv):
         argv = ["--help"]

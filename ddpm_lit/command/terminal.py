@@ -180,7 +180,7 @@ def complain(error: BaseException, argv: list[str]) -> int:  # the exit status
 # %% ../../nbs/7_command/01_terminal.ipynb #de30d8a7
 def answered(
     work: Callable[[list[str]], None],  # what the command does with its words
-    argv: list[str],  # the words after `ddpm-lit`
+    argv: list[str],  # the words after ddpm-lit
 ) -> int:  # the exit status
     "Do `work`; whatever goes wrong becomes one line on standard error and a status."
     # a terminal without ± gets a ?

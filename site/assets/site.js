@@ -1,0 +1,86 @@
+// What needs a script: appearance, the book's list on a phone, copying, where one is on the page, search.
+const root = document.currentScript.dataset.root;
+const html = document.documentElement;
+const find = (selector, all) => (all ? [...document.querySelectorAll(selector)] : document.querySelector(selector));
+
+find(".appearance").addEventListener("click", () => {
+  html.dataset.appearance = html.dataset.appearance === "dark" ? "light" : "dark";
+  localStorage.setItem("appearance", html.dataset.appearance);
+});
+
+const menu = find(".menu");
+const book = find(".book");
+menu.addEventListener("click", () => {
+  const open = book.classList.toggle("open");
+  menu.setAttribute("aria-expanded", open);
+});
+find(".book [aria-current]")?.scrollIntoView({ block: "nearest" });
+
+for (const block of find("div.sourceCode", true)) {
+  const button = document.createElement("button");
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(block.querySelector("code").textContent);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  });
+  block.append(button);
+}
+
+// A box that scrolls can be reached with the keyboard.
+const boxes = find(".wide, div.sourceCode, .claim .body, .cell-output pre", true);
+const reachable = () => boxes.forEach((box) => (box.scrollWidth > box.clientWidth + 1 ? (box.tabIndex = 0) : box.removeAttribute("tabindex")));
+addEventListener("load", reachable);
+addEventListener("resize", reachable);
+
+const places = new Map(find(".contents li a", true).map((a) => [decodeURIComponent(a.hash.slice(1)), a]));
+if (places.size) {
+  const headings = find("main :is(h2, h3)[id]", true);
+  const mark = () => {
+    const passed = headings.filter((heading) => heading.getBoundingClientRect().top < 120).at(-1);
+    for (const [id, a] of places) a.classList.toggle("now", passed?.id === id);
+  };
+  addEventListener("scroll", mark, { passive: true });
+  mark();
+}
+
+// Search: the index comes when it is first asked for.
+const dialog = find("dialog.search");
+const field = dialog.querySelector("input");
+const list = dialog.querySelector("ol");
+let engine;
+const open = async () => {
+  dialog.showModal();
+  field.select();
+  engine ??= await import(new URL(`${root}pagefind/pagefind.js`, location.href));
+};
+find(".find").addEventListener("click", open);
+addEventListener("keydown", (event) => {
+  if (event.key === "/" && !/INPUT|TEXTAREA/.test(document.activeElement.tagName)) {
+    event.preventDefault();
+    open();
+  }
+});
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+field.addEventListener("input", async () => {
+  const found = await engine?.debouncedSearch(field.value, {}, 150);
+  if (!found) return;
+  const pages = await Promise.all(found.results.slice(0, 8).map((result) => result.data()));
+  list.replaceChildren(...pages.flatMap(hits));
+});
+const hits = (page) => {
+  const best = page.sub_results.sort((a, b) => b.locations.length - a.locations.length).slice(0, 2);
+  return best.map((place) => {
+    const item = document.createElement("li");
+    const link = document.createElement("a");
+    link.href = place.url;
+    const name = document.createElement("strong");
+    name.textContent = place.title === page.meta.title ? page.meta.title : `${page.meta.title} › ${place.title}`;
+    const text = document.createElement("span");
+    text.innerHTML = place.excerpt;
+    link.append(name, text);
+    item.append(link);
+    return item;
+  });
+};

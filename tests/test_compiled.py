@@ -1,0 +1,164 @@
+"""What runs in a step of training or sampling: traced in one piece, for int and tensor
+times, and differentiable."""
+
+import pytest
+import torch
+from strategies import images
+from torch._dynamo.testing import CompileCounter
+
+from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, DPMSolver, DynamicThreshold
+from ddpm_lit import Gaussian, GaussianMixtureOracle, clip_prediction, ddpm_loss
+from ddpm_lit import gaussian_kl, guided, linear_schedule, min_snr_weight, q_posterior
+from ddpm_lit import q_sample, transition
+from ddpm_lit.editing import noise_up
+from ddpm_lit.elbo import decoder_log_prob, vlb_weight
+
+S = linear_schedule(20, 1e-3, 0.3)
+# (t, s): after two that differ, ints are traced as symbols
+INTS = ((7, 3), (9, 2), (12, 4), (6, 3), (11, 1), (8, 5))
+TENSORS = tuple((torch.tensor([t, 5]), torch.tensor([s, 0])) for t, s in INTS)
+ORACLE = GaussianMixtureOracle(
+    S, [1.0, 3.0], [[0.5, -0.3, 0.1], [-0.6, 0.2, 0.1]], [0.1, 0.02]
+)
+
+
+def net(x, t, y=None):
+    return x * 0.5 + 1e-3 * t[:, None] + (0 if y is None else y[:, None])
+
+
+GUIDED = guided(Denoiser(net, S), 1, 3.0)
+
+
+def stepped(sampler):
+    def step(x, eps, t, s):
+        pred = Denoiser(net, S, EPS)(x, t)
+        return sampler.step(S, x, pred, t, s, eps, (t + 1, pred))
+
+    return step
+
+
+# (x, ε, t, s) -> tensors; t and s are ints, or one of each for each image
+ANY = dict(
+    at=lambda x, eps, t, s: S.at(t),
+    q_sample=lambda x, eps, t, s: q_sample(S, x, t, eps),
+    transition=lambda x, eps, t, s: transition(S, s, t),
+    from_clean=lambda x, eps, t, s: transition(S, 0, t),
+    posterior=lambda x, eps, t, s: q_posterior(S, x, eps, t, s).mean,
+    density=lambda x, eps, t, s: q_posterior(S, x, eps, t).log_prob(x),
+    kl=lambda x, eps, t, s: gaussian_kl(
+        q_posterior(S, x, eps, t), q_posterior(S, eps, x, t)
+    ),
+    target=lambda x, eps, t, s: V.target(S, x, eps, t),
+    eps=lambda x, eps, t, s: EPS.decode(S, eps, x, t).x0,
+    v=lambda x, eps, t, s: V.decode(S, eps, x, t).eps,
+    clip=lambda x, eps, t, s: Denoiser(net, S, V, (-0.5, 0.5))(x, t).eps,
+    threshold=lambda x, eps, t, s: Denoiser(net, S, V, DynamicThreshold())(x, t).x0,
+    guided=lambda x, eps, t, s: GUIDED(x, t).x0,
+    min_snr=lambda x, eps, t, s: min_snr_weight(S, t, V),
+    vlb=lambda x, eps, t, s: vlb_weight(S, t),
+)
+WITH_TENSORS = dict(
+    loss=lambda x, eps, t, s: ddpm_loss(
+        net, S, x, t, eps, V, weight=min_snr_weight(S, t, V)
+    ),
+    oracle=lambda x, eps, t, s: ORACLE(x, t, torch.tensor([0, 2])),
+)
+WITH_INTS = dict(
+    ddpm=stepped(DDPM()),
+    beta=stepped(DDPM(variance="beta")),
+    ddim=stepped(DDIM()),
+    eta=stepped(DDIM(eta=0.5)),
+    solver=stepped(DPMSolver()),
+    up=lambda x, eps, t, s: noise_up(S, x, s, t, eps),
+)
+CASES = [
+    *((name, f, times) for name, f in ANY.items() for times in (INTS, TENSORS)),
+    *((name, f, TENSORS) for name, f in WITH_TENSORS.items()),
+    *((name, f, INTS) for name, f in WITH_INTS.items()),
+]
+
+
+@pytest.mark.parametrize(
+    "f, times",
+    [case[1:] for case in CASES],
+    ids=[f"{name}-{'int' if times is INTS else 'tensor'}" for name, _, times in CASES],
+)
+def test_a_step_is_traced_in_one_piece_and_seldom(f, times):
+    "fullgraph: nothing is read from a tensor, on whatever device it may be."
+    torch._dynamo.reset()
+    S.at(TENSORS[0][0])  # the table's copy for the device is made, once
+    counter = CompileCounter()
+    compiled = torch.compile(f, fullgraph=True, backend=counter)
+    x, eps = images(0, 2, 3), images(1, 2, 3)
+    for t, s in times:
+        torch.testing.assert_close(
+            compiled(x, eps, t, s), f(x, eps, t, s), rtol=1e-14, atol=1e-15
+        )
+    assert counter.frame_count <= (3 if times is INTS else 1)
+
+
+def test_gradients_through_the_closed_forms():
+    "Against finite differences, in float64."
+    x, eps = (images(seed, 2, 3).requires_grad_() for seed in (0, 1))
+    t = torch.tensor([7, 1])
+    for f in (
+        lambda x, eps: q_sample(S, x, t, eps),
+        lambda x, eps: q_posterior(S, x, eps, t).mean,
+        lambda x, eps: q_posterior(S, x, eps, 5, 2).log_prob(x),
+        lambda x, eps: V.target(S, x, eps, t),
+        lambda x, eps: V.decode(S, x, eps, t).x0,
+        lambda x, eps: EPS.decode(S, x, eps, t).eps,
+        lambda x, eps: clip_prediction(S, X0.decode(S, x, eps, t), eps, t, (-9, 9)).eps,
+        lambda x, eps: DynamicThreshold(0.9)(3 * x) + 0 * eps,
+        lambda x, eps: ddpm_loss(lambda x, t: x.sin(), S, x, t, eps, V),
+        lambda x, eps: ORACLE(x, t) + eps,
+        lambda x, eps: ORACLE.variance(x, t) + eps,
+        lambda x, eps: ORACLE.log_prob(x, t) + eps.sum(1),
+    ):
+        assert torch.autograd.gradcheck(f, (x, eps), rtol=1e-5, atol=1e-7)
+
+
+# on both sides of the borders at r − 1 = ±0.1 and −½, and on them
+RATIOS = [1e-6, 0.3, 0.499, 0.5, 0.501, 0.89, 0.9, 0.91, 1.0, 1.09, 1.1, 1.11, 7.0, 1e6]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("var", [1.0, 0.02])
+def test_gradients_of_the_divergence(ratio, var):
+    """½ (1/v_q − 1/v_p) in v_p, ½ (1/v_q − v_p/v_q² − d²/v_q²) in v_q, d/v_q in μ_p and
+    −d/v_q in μ_q."""
+    values = torch.tensor([0.3, ratio * var, -0.1, var], dtype=torch.float64)
+    a, v, b, w = values.requires_grad_()
+    (slope,) = torch.autograd.grad(gaussian_kl(Gaussian(a, v), Gaussian(b, w)), values)
+    by_w = (1 - v / w - (a - b) ** 2 / w) / 2
+    want = torch.stack([a - b, (1 - w / v) / 2, b - a, by_w])
+    torch.testing.assert_close(slope, want / w, rtol=1e-12, atol=1e-12 / var)
+
+
+GAPS = [1e-7, 3e-7, 1e-5, 1e-3, 0.05, 0.0999, 0.1001, 0.5, 9.0]
+DIGITS = [(torch.float32, 2e-6), (torch.float64, 1e-14)]
+
+
+@pytest.mark.parametrize("dtype, digits", DIGITS, ids=["float32", "float64"])
+@pytest.mark.parametrize("gap", GAPS)
+def test_the_divergence_keeps_its_digits(dtype, digits, gap):
+    mpmath = pytest.importorskip("mpmath")
+    w = torch.tensor(0.02, dtype=dtype)
+    for v in (w * (1 + gap), w * max(1 - gap, 1e-3)):
+        with mpmath.workdps(50):
+            r = mpmath.mpf(v.item()) / mpmath.mpf(w.item())
+            exact = float((r - 1 - mpmath.log(r)) / 2)
+        kl = gaussian_kl(Gaussian(0 * v, v), Gaussian(0 * w, w))
+        assert kl.item() == pytest.approx(exact, rel=digits, abs=0)
+
+
+def test_gradients_of_the_discrete_likelihood():
+    "In the middle, in the outermost bins, and far out in a tail, in mean and variance."
+    x0 = torch.tensor([[-1.0, -1.0 / 3, 1.0 / 3, 1.0]], dtype=torch.float64)
+    mean = torch.tensor([[-1.2, 0.1, -2.0, 0.4]], dtype=torch.float64)
+    var = torch.tensor(0.05, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda m, v: decoder_log_prob(Gaussian(m, v), x0, 4),
+        (mean.requires_grad_(), var.requires_grad_()),
+        rtol=1e-5,
+    )
