@@ -38,7 +38,7 @@ noise_to_signal = {
     ᾱ_s: 1 / (1 + B),
 }
 
-# %% ../nbs/1_mathematics/01_notation.ipynb #737fc36d
+# %% ../nbs/1_mathematics/01_notation.ipynb #0434d8f4
 _MARKS = {
     "proved": "✓",
     "special case": "◑",
@@ -210,7 +210,7 @@ def _points(
         raise _NoNumber("no values of the symbols satisfy all conditions")
     return points
 
-
+# %% ../nbs/1_mathematics/01_notation.ipynb #12b57820
 def assume(
     *ranges: Relational,  # inequalities between symbols: `σ**2 < 1 - ᾱ_s`
 ) -> None:
