@@ -848,7 +848,7 @@ def _evaluated(name: str, expr: Expr, values: Mapping[Any, Any]) -> Any:
     want = sympy.lambdify(symbols_, expr, "numpy")(*arrays)
     return _floats(name, np.broadcast_to(np.asarray(want), shape))
 
-
+# %% ../nbs/1_mathematics/01_notation.ipynb #0ebe7cde
 def _relative(name: str, output: Any, want: Any) -> float:
     "The largest relative difference of an output from what was proved."
     got = _floats(name, output)
