@@ -175,7 +175,7 @@ def block(kind: str, words: str, name: str, line: Tag, word: Tag) -> Tag:
     head.append(tag("span", name, class_="name"))
     made.append(head)
     first = word.next_sibling
-    rest = str(first).split("\u2003", 1)[-1].strip() if first else ""
+    rest = str(first).split("\u2003", 1)[-1].lstrip() if first else ""
     pieces = [rest, *(piece.extract() for piece in list(first.next_siblings))]
     formula = next((p for p in pieces if is_formula(p)), None)
     if formula is None or rest:

@@ -392,25 +392,80 @@ def test_exported_cells_have_a_heading():
     assert written[number - 1].startswith("def q_posterior")
 
 
-@pytest.mark.parametrize("word, kind", list(reshape.MARKS.items()))
-def test_claims_are_blocks(word, kind):
-    main, _, formulas = text(
-        '<div class="cell-output-markdown"><p>✓ <strong>'
-        f'{word}</strong> (DDPM eq. 7, mean (again)) <span class="math">x</span>, where'
-        "</p></div>"
-    )
+def claim(line: str):
+    "A line that a claim prints, reshaped."
+    html = f'<body><div class="cell-output-markdown"><p>{line}</p></div></body>'
+    main = BeautifulSoup(html, "lxml").body
+    reshape.claims(main)
+    return main
+
+
+WORDS = dict.fromkeys([*reshape.KINDS, "proved for T = 3"])
+FORMULA = '<span class="math inline">a = b</span>'
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_claims_are_blocks(word):
+    kind = reshape.KINDS.get(word, "case")
+    name = "DDPM eq. 7, mean (again)"
+    main = claim(f"✓ <strong>{word}</strong> ({name}) \u2003 {FORMULA}")
     block = main.select_one(f"div.claim.{kind}")
-    assert block.select_one(".name").text == "DDPM eq. 7, mean (again)"
+    assert block.select_one(".name").text == name
+    assert block.select_one("strong").text == word
+    assert block.select_one(".mark").text == "✓"
     assert block.select_one(".mark")["aria-hidden"] == "true"
-    assert block.select_one(".body").get_text() == "x, where"
-    assert formulas
+    assert block.select_one("span.math.display").text == "a = b"
+    assert not block.select("details")
+
+
+@pytest.mark.parametrize(
+    "word, title", [("proved", "Conditions"), ("refuted", "A counterexample")]
+)
+def test_what_follows_the_formula_of_a_claim_is_folded(word, title):
+    second = FORMULA.replace("a = b", "c")
+    main = claim(f"x <strong>{word}</strong> (n) \u2003 {FORMULA}, where {second}")
+    fold = main.select_one("details")
+    assert fold.summary.text == title
+    assert fold.select_one(".rest").text == "where c"
+    assert [m.text for m in main.select(".math.display")] == ["a = b"]
+
+
+def test_claims_in_words_stay_in_one_line():
+    "With a formula among the words too."
+    main = claim("⇔ <strong>tied</strong> (n) \u2003 <code>f</code> agrees")
+    assert main.select_one(".claim.tied .body").text == "f agrees"
+    main = claim(f"≈ <strong>checked</strong> (n) \u2003 against {FORMULA}: 1 number")
+    assert main.select_one(".claim.checked .body").text == "against a = b: 1 number"
+    assert not main.select("details, .display")
 
 
 def test_other_bold_lines_are_no_claims():
-    main, _, _ = text(
-        '<div class="cell-output-markdown"><p><strong>676</strong> claims</p></div>'
-    )
+    main = claim("<strong>676</strong> claims")
     assert not main.select(".claim") and main.p.text == "676 claims"
+
+
+@pytest.mark.parametrize(
+    "code, title",
+    [
+        ('import torch\nplt.style.use("a")', "Imports"),
+        ("import torch\nx = 1", ""),
+        ("x = 1", ""),
+    ],
+)
+def test_cells_of_imports_are_folded(code, title):
+    source = f'<div class="sourceCode"><pre>{code}</pre></div>'
+    main, _, _ = text(f'<div class="cell">{source}</div>')
+    fold = main.select_one("details > summary")
+    assert (fold.text if fold else "") == title
+    assert main.select_one("pre").text == code
+
+
+@pytest.mark.parametrize("lines, folds", [(7, 1), (6, 0)])
+def test_long_code_of_a_figure_is_folded(lines, folds):
+    code = "\n".join(["x = 1"] * lines)
+    source = f'<div class="sourceCode"><pre>{code}</pre></div>'
+    main, _, _ = text(f'<div class="cell">{source}<figure></figure></div>')
+    assert len(main.select("details > summary")) == folds
 
 
 def test_links_are_relative():
