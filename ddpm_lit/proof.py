@@ -58,6 +58,7 @@ class Claim:
     text: str  # the claim in LaTeX with its conditions, or the number that was measured
     function: str = ""  # the exported function that implements it, if one does
     case: str = ""  # what a proof is restricted to, for example "T = 3"
+    proof: str = ""  # the name of the claim that a function is tied to
     lhs: Expr | None = None  # the two sides of a proof, to which a function can be tied
     rhs: Expr | None = None
 
@@ -65,8 +66,7 @@ class Claim:
         return f"{self.kind}: {self.name}"
 
     def _repr_markdown_(self) -> str:
-        word = "proved" if self.kind == "special case" else self.kind
-        word += f" for {self.case}" if self.case else ""
+        word = f"proved for {self.case}" if self.kind == "special case" else self.kind
         return f"{_MARKS[self.kind]} **{word}** ({self.name}) &emsp; {self.text}"
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #4a593b6b
@@ -693,8 +693,10 @@ def prove(
     else:
         kind = "special case" if case else "proved"
     text = f"${sympy.latex(left)} = {sympy.latex(right)}$"
+    text += f", for {case}" if case and kind == "by definition" else ""
     text += _conditions(left, right, used, ranges)
-    return _enter(Claim(name, kind, text, _named(function), case, left, right))
+    sides = {"lhs": left, "rhs": right}
+    return _enter(Claim(name, kind, text, _named(function), case, **sides))
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #9be0b95c
 def refute(
@@ -907,4 +909,4 @@ def ties(
         f"`{_named(function)}` agrees with the {word} at {want.size} points, largest "
         f"relative difference {gap:.1g}"
     )
-    return _enter(Claim(name, "tied", text, _named(function)))
+    return _enter(Claim(name, "tied", text, _named(function), proof=claim.name))

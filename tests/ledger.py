@@ -28,8 +28,8 @@ FIRST = """def _ear():
     return counts, claims
 _counts, _claims = _ear()"""
 LAST = (
-    "import json\nprint(json.dumps([_counts, [[c.kind, c.name, c.function, c.case] "
-    "for c in _claims()]]))"
+    "import json\nprint(json.dumps([_counts, [[c.kind, c.name, c.function, c.case, "
+    "c.proof] for c in _claims()]]))"
 )
 
 
@@ -67,7 +67,8 @@ def heard(notebook) -> list[dict]:
     return [
         {"kind": kind, "name": name, "function": function, "section": section[i]}
         | ({"case": case} if case else {})  # what a special case is restricted to
-        for (kind, name, function, case), i in zip(claims, made_in)
+        | ({"proof": proof} if proof not in ("", name) else {})  # what is tied
+        for (kind, name, function, case, proof), i in zip(claims, made_in)
     ]
 
 

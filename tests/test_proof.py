@@ -381,7 +381,8 @@ def test_author_states_a_special_case():
     claim = prove("squares", total * p, 14 * p, case="T = 3")
     assert claim.kind == "special case" and claim.case == "T = 3"
     assert "for T = 3" in claim._repr_markdown_()
-    assert kind((x + 1) ** 2, y, given={x: 1, y: 4}, case="x = 1") == "by definition"
+    defined = prove("at one", (x + 1) ** 2, y, given={x: 1, y: 4}, case="x = 1")
+    assert defined.kind == "by definition" and "for x = 1" in defined.text
     for nothing in (" ", 3, True):
         refused(prove, (x + 1) ** 2, x**2 + 2 * x + 1, case=nothing)
 
@@ -534,7 +535,7 @@ def test_tie_calls_the_function():
     also = ties(
         squares(), NUMBERS, difference, lambda f: f(NUMBERS[p], NUMBERS[q]), of="again"
     )
-    assert also.name == "squares, again"
+    assert also.name == "squares, again" and also.proof == "squares"
     assert "differs" in untied(squares(), NUMBERS, wrong)
 
 
