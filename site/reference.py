@@ -24,7 +24,14 @@ from frame import COMMAND, LIBRARY, REPOSITORY, TEMPLATES, Made, framed
 from reshape import contents, linked
 from source import Entry, Module, Parameter, home, modules, public
 
-MARKS = {"proved": "✓", "refuted": "✗", "checked": "≈", "tied": "⇔"}
+MARKS = {
+    "proved": "✓",
+    "special case": "◑",
+    "by definition": "≝",
+    "refuted": "✗",
+    "checked": "≈",
+    "tied": "⇔",
+}
 UP = "../../"  # from a page of the reference to the root of the site
 WIDTH = 84  # characters of a signature in one line
 
@@ -201,9 +208,10 @@ def equations(entry: Entry) -> list[tuple[str, str]]:
     mine = [c for c in claims() if c["function"] == own]
     found: dict[tuple[str, str], dict[str, str]] = {}
     for claim in mine:
-        same = (claim["page"], claim["name"])
+        same = (claim["page"], claim.get("proof", claim["name"]))
         for one in claims():
-            if (one["page"], one["name"]) == same and one["function"] in ("", own):
+            named = (one["page"], one.get("proof", one["name"]))
+            if named == same and one["function"] in ("", own):
                 address = address_of(one)
                 found.setdefault(same, {}).setdefault(one["kind"], address)
     return [

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 
 import nbformat
 from book import NBS, NUMBERED, name_of, part_of, read
@@ -27,8 +28,8 @@ FIRST = """def _ear():
     return counts, claims
 _counts, _claims = _ear()"""
 LAST = (
-    "import json\nprint(json.dumps([_counts, [[c.kind, c.name, c.function] for c in "
-    "_claims()]]))"
+    "import json\nprint(json.dumps([_counts, [[c.kind, c.name, c.function, c.case, "
+    "c.proof] for c in _claims()]]))"
 )
 
 
@@ -65,8 +66,16 @@ def heard(notebook) -> list[dict]:
     ]
     return [
         {"kind": kind, "name": name, "function": function, "section": section[i]}
-        for (kind, name, function), i in zip(claims, made_in)
+        | ({"case": case} if case else {})  # what a special case is restricted to
+        | ({"proof": proof} if proof not in ("", name) else {})  # what is tied
+        for (kind, name, function, case, proof), i in zip(claims, made_in)
     ]
+
+
+def counts(ledger: dict[str, list[dict]]) -> Counter:
+    "How many claims there are of each kind; page 1.1 shows the kinds, it claims none."
+    pages = (claims for page, claims in ledger.items() if page != name_of(PAGES[0]))
+    return Counter(claim["kind"] for claims in pages for claim in claims)
 
 
 def slug(heading: str) -> str:
@@ -104,6 +113,7 @@ if __name__ == "__main__":
             continue
         ledger[name_of(page)] = run(page, clerk)
         print(name_of(page), len(ledger[name_of(page)]), flush=True)
+    print(*(f"{n} {kind}" for kind, n in counts(ledger).most_common()), sep=", ")
     FILE.write_text(
         written({name: ledger[name] for name in sorted(ledger)}), encoding="utf-8"
     )

@@ -9,6 +9,7 @@ from collections import Counter
 import ledger
 import pytest
 from book import NOTEBOOKS, PACKAGE, module_of, name_of, read
+from ddpm_lit import proof
 
 LEDGER = ledger.load()
 TIED = {
@@ -143,6 +144,25 @@ def test_links_into_a_page_find_their_heading(path):
 
 def test_the_ear_hears_where_a_claim_is_made():
     claims = LEDGER["1_mathematics/01_notation.ipynb"]
-    assert [c["section"] for c in claims] == ["`prove`"] * 4 + ["`refute`"] + [
-        "`checks`"
-    ] * 2 + ["`ties`"] and claims[-1]["function"] == "stride_noise"
+    heard = [(c["section"], c["kind"], c.get("case")) for c in claims]
+    assert heard == [
+        ("`prove`", "proved", None),
+        ("`prove`", "proved", None),
+        ("`prove`", "proved", None),
+        ("`prove`", "by definition", None),
+        ("`prove`", "by definition", None),
+        ("`prove`", "special case", "three steps"),
+        ("`prove`", "proved", None),
+        ("`refute`", "refuted", None),
+        ("`checks`", "checked", None),
+        ("`checks`", "checked", None),
+        ("`ties`", "tied", None),
+    ]
+    assert claims[-1]["function"] == "stride_noise"
+
+
+def test_claims_are_counted_by_kind_without_the_examples():
+    counts = ledger.counts(LEDGER)
+    examples = LEDGER["1_mathematics/01_notation.ipynb"]
+    assert counts.total() + len(examples) == sum(map(len, LEDGER.values()))
+    assert set(counts) <= set(proof._MARKS)

@@ -21,7 +21,7 @@ MACHINE_PATH = re.compile(
 LIMIT = 120
 MATHEMATICS = ledger.PAGES
 # made from the ledger: what they store must be what they show
-MADE = [p for p in NOTEBOOKS if p.stem in ("equations", "pitfalls")]
+MADE = [p for p in NOTEBOOKS if p.stem in ("index", "equations", "pitfalls")]
 # their tables are read from results/: what they store must be what the files say
 STUDIES = [
     p
