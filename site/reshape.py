@@ -3,6 +3,7 @@
 import ast
 import re
 import struct
+from itertools import takewhile
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
@@ -19,6 +20,7 @@ KINDS = {  # the word of a claim, and how its block looks
     "checked": "checked",
     "tied": "tied",
 }
+ASIDE = ("Evidence", "Solution")  # headings of what the line of a page does not need
 FOLDED = {"refuted": "A counterexample"}  # what follows the formula; else conditions
 
 
@@ -35,12 +37,31 @@ def reshape(main: Tag, page: Page, site: Path) -> tuple[str, bool]:
     "Change the text in its place. Its table of contents, and whether it has formulas."
     for unwanted in main.select("header, script, style, nav#TOC"):
         unwanted.decompose()
+    evidence(main)
     functions(main, page, site)
     for title in main.select("h2, h3, h4, h5"):
         linked(title)
     for step in (code, links, pictures, tables, formulas, callouts):
         step(main, page, site)
     return contents(main), bool(main.select_one("span.math"))
+
+
+def evidence(main: Tag) -> None:
+    "What is not part of the line, from its heading to the next as high, is folded."
+    for title in main.select("h2, h3, h4"):
+        if not title.get_text().startswith(ASIDE) or title.find_parent("details"):
+            continue
+        fold = tag("details", class_="aside")
+        higher = [f"h{level}" for level in range(1, int(title.name[1]) + 1)]
+        inside = list(
+            takewhile(lambda one: one.name not in higher, title.next_siblings)
+        )
+        title.insert_before(fold)
+        summary = tag("summary")
+        summary.append(title.extract())
+        fold.append(summary)
+        for piece in inside:
+            fold.append(piece.extract())
 
 
 def linked(heading: Tag) -> None:
@@ -231,7 +252,7 @@ def pictures(main: Tag, page: Page, site: Path) -> None:
         source = str(image.get("src", ""))
         path = folder / source
         size = png_size(path) if source.endswith(".png") and path.is_file() else None
-        if size:
+        if size and not image.get("height"):
             image["width"], image["height"] = map(str, size)
         if number:
             image["loading"] = "lazy"
@@ -291,7 +312,7 @@ def contents(main: Tag) -> str:
     "The headings of the second and third level, as a list of links."
     out: list[str] = []
     for heading in main.find_all(["h2", "h3"]):
-        if not heading.get("id"):
+        if not heading.get("id") or heading.find_parent("details"):
             continue
         copy = BeautifulSoup(str(heading), "html.parser").find(heading.name)
         copy.select_one("a.anchor").decompose()

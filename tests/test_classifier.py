@@ -308,9 +308,7 @@ def test_a_classifier_comes_back(tmp_path):
     again, config = load_classifier(folder)
     assert (
         same(again, net)
-        and torch.equal(
-            predictions(again, IMAGES), predictions(net, IMAGES)
-        )
+        and torch.equal(predictions(again, IMAGES), predictions(net, IMAGES))
         and not again.training
     )
     assert config == {

@@ -126,9 +126,7 @@ def files(folder="."):
 
 FLAG = r"(?<!var\()(?<![\w-])--[A-Za-z][\w-]*"
 KINDS = dict(zip(COMMANDS, (Train, Resume, Sample, Evaluate)))
-FLAGS = {
-    name: {"--help", *flag_names(draft(kind))} for name, kind in KINDS.items()
-}
+FLAGS = {name: {"--help", *flag_names(draft(kind))} for name, kind in KINDS.items()}
 
 
 def refused(capsys, argv, status, *words):
@@ -907,9 +905,7 @@ def test_flags_replace_fields_of_the_preset_wherever_the_data_stand():
         ["--out", "digits", "mnist", "--attention", "7"]
     ).unet.attention == (7,)
     assert read_train(["some/folder"]).unet.in_channels == 3
-    assert (
-        str(read_train(["mnist", "--data-dir", "x"]).data_dir) == "x"
-    )
+    assert str(read_train(["mnist", "--data-dir", "x"]).data_dir) == "x"
 
 
 @pytest.mark.parametrize(

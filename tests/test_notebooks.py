@@ -152,7 +152,7 @@ def test_stored_outputs_are_fit_to_publish(path):
         "a cell has a machine path"
     )
     # faces have colours
-    assert path.stat().st_size < (400_000 if path.stem == "03_faces" else 300_000)
+    assert path.stat().st_size < 600_000
     assert (
         set(notebook.metadata) <= {"kernelspec", "language_info", "jupytext"}
         and notebook.metadata.get("kernelspec", {}).get("name", "python3") == "python3"

@@ -155,9 +155,7 @@ def test_a_model_that_comes_with_the_package_is_written_again_as_it_was(tmp_path
     assert {key: new[key] for key in old} == old
     fields = ["classes", "diffusers", "final", "start"]
     assert sorted(new.keys() - old.keys()) == fields
-    old, new = (
-        (where / "schedule.json").read_bytes() for where in (shipped, folder)
-    )
+    old, new = ((where / "schedule.json").read_bytes() for where in (shipped, folder))
     assert old == new and (tmp_path / "run" / "weights.safetensors").exists()
     again = load_pretrained(folder)
     assert again.facts == run.facts and again.null_trained is True

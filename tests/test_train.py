@@ -645,9 +645,7 @@ def test_fit_saves_before_it_trains_and_does_not_train_what_it_cannot_keep(tmp_p
     (tmp_path / "run").write_text("a file")
     with pytest.raises(OSError, match="cannot write"):
         fitted(tmp_path / "run")
-    training = Trainer(
-        Wrapped(), SCHEDULE, DATA, TrainConfig(**SMALL), device="cpu"
-    )
+    training = Trainer(Wrapped(), SCHEDULE, DATA, TrainConfig(**SMALL), device="cpu")
     with pytest.raises(ValueError, match="model must be a UNet.*got Wrapped"):
         training.fit(tmp_path / "other")
     assert training.step == 0 and not (tmp_path / "other").exists()

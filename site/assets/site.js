@@ -28,6 +28,20 @@ for (const block of find("div.sourceCode", true)) {
   block.append(button);
 }
 
+// A link into what is folded opens it, and what is printed is open.
+const unfold = (node) => {
+  for (let fold = node?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+};
+const arrive = () => {
+  const place = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!place?.closest("details:not([open])")) return;
+  unfold(place);
+  place.scrollIntoView();
+};
+addEventListener("hashchange", arrive);
+addEventListener("load", arrive);
+addEventListener("beforeprint", () => find("main details", true).forEach((fold) => (fold.open = true)));
+
 // A box that scrolls can be reached with the keyboard.
 const boxes = find(".wide, div.sourceCode, .claim .body, .cell-output pre", true);
 const reachable = () => boxes.forEach((box) => (box.scrollWidth > box.clientWidth + 1 ? (box.tabIndex = 0) : box.removeAttribute("tabindex")));

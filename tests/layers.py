@@ -1,0 +1,259 @@
+"""The three layers of a page, measured without a browser: how many screens its line
+has, where its first picture stands, which results are Python's own words for them.
+
+    python tests/layers.py [posterior ...]
+
+prints the table. What is still to be mended is listed in tests/layers.json, which can
+only shrink: `python tests/layers.py --strike` strikes what was mended."""
+
+import json
+import re
+import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+from book import NBS, NOTEBOOKS, ROOT, code, name_of, read
+from PIL import Image
+
+FILE = ROOT / "tests" / "layers.json"
+ASIDE = ("Evidence", "Solution")  # headings of what is folded
+COLLAPSED = "jp-MarkdownHeadingCollapsed"  # JupyterLab's own mark of a folded heading
+SCREEN = 900  # pixels
+SCREENS = 12  # of a line
+FIRST = 2  # screens, within which a page shows what it is about
+REPR = re.compile(r"[\[{('\"]|\w+\((?!s\))|None$|True$|False$")
+PAGES = [page for page in NOTEBOOKS if page.parent != NBS / "reference"]
+
+
+# Which layer a cell belongs to
+
+
+def level(cell) -> int:
+    "Of the heading that a cell is, or 0."
+    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
+    return len(found[1]) if found else 0
+
+
+def title(cell) -> str:
+    return cell.source.splitlines()[0].lstrip("# ")
+
+
+def layered(cells) -> Iterator[tuple]:
+    "Each cell, and whether it belongs to the line."
+    folded = 7
+    for cell in cells:
+        if 0 < level(cell) <= folded:
+            folded = level(cell) if title(cell).startswith(ASIDE) else 7
+        yield cell, folded == 7
+
+
+# How high a cell is on a page of 1280 pixels
+
+
+def lines(text: str, columns: int) -> int:
+    "After wrapping."
+    return sum(max(1, -(-len(line) // columns)) for line in text.splitlines())
+
+
+def markdown(text: str) -> int:
+    height = 0
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    for block in re.split(r"\n{2,}", text.strip()):
+        if block.startswith("#"):
+            height += {1: 0, 2: 95, 3: 72}.get(len(block.split()[0]), 60)
+        elif block.startswith("$$"):
+            height += 80
+        elif block.startswith("|"):
+            height += 36 * (len(block.splitlines()) - 1) + 30
+        elif re.match(r"[-*]|\d+\.", block):
+            height += 29 * lines(block, 74) + 6 * len(block.splitlines()) + 19
+        elif block.startswith("<"):
+            height += 0
+        else:
+            height += 29 * lines(re.sub(r"\\[a-z]+|[{}$]", "", block), 74) + 19
+    return height
+
+
+def picture(output) -> int:
+    "The height of an image as it is shown."
+    data = output.data
+    for size in output.metadata.values():
+        if "height" in size:
+            return size["height"]
+    if "image/svg+xml" in data:
+        found = re.search(r'height="([\d.]+)pt"', "".join(data["image/svg+xml"]))
+        return round(float(found[1]) * 4 / 3) if found else 300
+    encoded = next(data[kind] for kind in data if kind.startswith("image/"))
+    width, height = Image.open(BytesIO(b64decode(encoded))).size
+    return round(min(1, 800 / width) * height)
+
+
+def is_picture(output) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
+
+
+def shown(output) -> int:
+    "The height of an output."
+    data = output.get("data", {})
+    if is_picture(output):
+        return picture(output) + 90
+    if "text/markdown" in data:
+        text = data["text/markdown"]
+        if re.match(r"[✓◑≝✗≈⇔] \*\*", text):
+            return 145 if re.search(r"\*\* .*?&emsp; \$", text) else 85
+        return markdown(text)
+    if "text/latex" in data:
+        return 80
+    if "text/html" in data:
+        return 34 * data["text/html"].count("<tr") + 60
+    return 21 * lines(output.get("text") or data.get("text/plain", ""), 98) + 20
+
+
+def source(cell) -> int:
+    "The height of the code of a cell: what only imports or draws is folded."
+    text = code(cell).strip()
+    if not text or re.search(r"#\|\s*(export$|echo: false|hide)", cell.source, re.M):
+        return 0  # not on the site
+    rest = re.sub(r"(?ms)^(from|import) [^\n(]*(\([^)]*\))?\n?", "", text).strip()
+    draws = any(map(is_picture, cell.get("outputs", [])))
+    if not rest or rest == 'plt.style.use("ddpm_lit.figures")' or draws:
+        return 45
+    if re.search(r"#\|\s*code-fold: true", cell.source):
+        return 45
+    names = re.match(r"#\|\s*exports\b", cell.source)
+    return round(21.6 * len(text.splitlines())) + 45 + (95 if names else 0)
+
+
+def height(cell) -> int:
+    if cell.cell_type == "markdown":
+        return markdown(cell.source)
+    return source(cell) + sum(map(shown, cell.outputs))
+
+
+# A page
+
+
+@dataclass
+class Layers:
+    words: int  # of the line
+    screens: float  # of the line, with all that is folded closed
+    first: float | None  # the screen at which the first picture begins
+    pictures: int
+    code: int  # lines of code in the line
+    reprs: list[str]  # results in Python's words, in all layers
+    stray: list[str]  # headings between evidence and the next section
+    open: list[str]  # headings that JupyterLab would not fold
+
+
+def measured(page) -> Layers:
+    cells = read(page).cells
+    found = Layers(0, 0.0, None, 0, 0, [], [], [])
+    top = 330  # title, lead and facts
+    for cell, in_line in layered(cells):
+        aside = level(cell) and title(cell).startswith(ASIDE)
+        if aside:
+            top += 58
+            if COLLAPSED not in cell.metadata:
+                found.open.append(title(cell))
+        outputs = cell.get("outputs", [])
+        found.pictures += sum(map(is_picture, outputs))
+        found.reprs += [text[:60] for text in map(bare, outputs) if REPR.match(text)]
+        if not in_line:
+            continue
+        if found.first is None and ("](" in cell.source and "![" in cell.source):
+            found.first = top / SCREEN
+        if found.first is None and any(map(is_picture, outputs)):
+            found.first = top / SCREEN
+        top += height(cell)
+        if cell.cell_type == "markdown":
+            found.words += len(cell.source.split())
+        elif source(cell) > 45:
+            found.code += len(code(cell).splitlines())
+    found.screens = top / SCREEN
+    found.stray = stray(cells)
+    return found
+
+
+def bare(output) -> str:
+    "What a result is called in Python, where it is shown in no other way."
+    data = output.get("data", {})
+    return data.get("text/plain", "") if set(data) == {"text/plain"} else ""
+
+
+def stray(cells) -> list[str]:
+    "Headings of the line below which the reader would look for it, behind evidence."
+    out, deep = [], 0
+    for cell in cells:
+        if not level(cell):
+            continue
+        if title(cell).startswith(ASIDE):
+            deep = level(cell)
+        elif deep and level(cell) == deep:
+            out.append(title(cell))
+        elif level(cell) < deep:
+            deep = 0
+    return out
+
+
+def faults(found: Layers) -> dict[str, float]:
+    "What breaks the limits of a page."
+    late = 99 if found.first is None else found.first
+    return {
+        "screens": round(found.screens, 1) * (found.screens > SCREENS),
+        "first picture": round(late, 1) * (late > FIRST),
+        "reprs": len(found.reprs),
+        "stray headings": len(found.stray),
+        "open evidence": len(found.open),
+    }
+
+
+def everything() -> dict[str, dict[str, float]]:
+    found = {name_of(page): faults(measured(page)) for page in PAGES}
+    return {
+        page: {k: n for k, n in f.items() if n}
+        for page, f in found.items()
+        if any(f.values())
+    }
+
+
+def excepted() -> dict[str, dict[str, float]]:
+    return json.loads(FILE.read_text("utf-8"))
+
+
+def strike() -> None:
+    now, old = everything(), excepted() if FILE.is_file() else None
+    if old is not None:
+        now = {
+            page: {
+                k: min(n, old[page][k]) for k, n in f.items() if k in old.get(page, {})
+            }
+            for page, f in now.items()
+        }
+        now = {page: f for page, f in now.items() if f}
+    FILE.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def table(names: list[str]) -> str:
+    head = f"{'page':34} words screens first pictures code reprs"
+    rows = [head]
+    for page in PAGES:
+        if names and not any(name in page.name for name in names):
+            continue
+        m = measured(page)
+        first = "none" if m.first is None else f"{m.first:.1f}"
+        rows.append(
+            f"{name_of(page):34} {m.words:5} {m.screens:7.1f} {first:>5} {m.pictures:8}"
+            f" {m.code:4} {len(m.reprs):5}"
+        )
+        if names:
+            rows += [f"    {text}" for text in [*m.reprs, *m.stray, *m.open]]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--strike"]:
+        strike()
+    else:
+        print(table(sys.argv[1:]))
