@@ -41,6 +41,7 @@ class Made:
         return self.title
 
 
+LOST = Made("404.html", "This page is not here", part="")
 LIBRARY = Made("reference/api/index.html", "Library")
 COMMAND = Made("reference/command.html", "Command")
 
@@ -53,7 +54,11 @@ def version() -> str:
 
 def framed(page: Page | Made, body: str, **facts: Any) -> str:
     "A whole page: the text in its frame. What facts there are, page.html says."
+    fonts = ["fonts/serif", "fonts/serif-italic", "fonts/sans", "fonts/code"]
+    if facts.get("formulas"):
+        fonts += ["katex/fonts/KaTeX_Main-Regular", "katex/fonts/KaTeX_Math-Italic"]
     known: dict[str, Any] = dict(
+        fonts=fonts,
         kind="page",
         name=page.title,
         title=page.title,
@@ -67,7 +72,7 @@ def framed(page: Page | Made, body: str, **facts: Any) -> str:
         site=SITE,
         repository=REPOSITORY,
         address=page.address,
-        root=page.root,
+        root=facts.get("root", page.root),
         doors=DOORS,
         book=sidebar(page),
         version=version(),
