@@ -57,9 +57,10 @@ class Page:
 
     @property
     def needs(self) -> list["Page"]:
-        "The numbered pages whose modules it imports."
+        "The numbered pages before it whose modules it imports."
+        before = pages()[: pages().index(self)]
         names = re.findall(r"^from ddpm_lit\.(\w+) import", "\n".join(self.cells), re.M)
-        return [page for page in pages() if page.module in names and page.number]
+        return [page for page in before if page.module in names and page.number]
 
     @property
     def title(self) -> str:

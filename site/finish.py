@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page, pages
-from frame import HERE, LOST, REPOSITORY, SITE, framed
+from frame import HERE, LOST, MAP, REPOSITORY, SITE, framed
+from map import write as write_map
 from redirects import write as write_redirects
 from reference import write as write_reference
 from reshape import claims, reshape
@@ -224,8 +225,9 @@ def finish(site: Path) -> None:
     shutil.rmtree(site / "site_libs", ignore_errors=True)
     (site / "search.json").unlink(missing_ok=True)
     write_redirects(site)
+    write_map(site, today)
     lost(site, today)
-    sitemap(site, made_here)
+    sitemap(site, [MAP.address, *made_here])
     search(modules, site)
 
 

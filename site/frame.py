@@ -13,6 +13,7 @@ SITE = "https://ddpm-lit.github.io/ddpm_lit"
 REPOSITORY = "https://github.com/ddpm-lit/ddpm_lit"
 DOORS = [
     ("Read", "introduction.html"),
+    ("Map", "map.html"),
     ("Install", "index.html#two-commands"),
     ("Reference", "reference/api/index.html"),
 ]
@@ -42,6 +43,7 @@ class Made:
 
 
 LOST = Made("404.html", "This page is not here", part="")
+MAP = Made("map.html", "Map of the book", part="Start")
 LIBRARY = Made("reference/api/index.html", "Library")
 COMMAND = Made("reference/command.html", "Command")
 
@@ -82,7 +84,7 @@ def framed(page: Page | Made, body: str, **facts: Any) -> str:
 
 def sidebar(here: Page | Made) -> list[dict[str, Any]]:
     "The parts with their pages; that of the page is open."
-    everything = [*pages(), LIBRARY, COMMAND]
+    everything = [*pages(), MAP, LIBRARY, COMMAND]
     names = dict.fromkeys(page.part for page in everything)
     return [
         {

@@ -59,6 +59,19 @@ if (places.size) {
   mark();
 }
 
+// On the map, what a page builds on and what builds on it.
+for (const box of find(".map a[data-key]", true)) {
+  const show = (on) => {
+    for (const arrow of find(".map .arrow", true)) {
+      const mine = arrow.classList.contains(`of-${box.dataset.key}`);
+      arrow.classList.toggle("near", on && mine);
+      arrow.classList.toggle("far", on && !mine);
+    }
+  };
+  for (const name of ["mouseenter", "focus"]) box.addEventListener(name, () => show(true));
+  for (const name of ["mouseleave", "blur"]) box.addEventListener(name, () => show(false));
+}
+
 // Search: the index comes when it is first asked for.
 const dialog = find("dialog.search");
 const field = dialog.querySelector("input");
