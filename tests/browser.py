@@ -68,8 +68,8 @@ def missing() -> str:
 
 def chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = [os.environ.get("CHROMIUM", ""), *map(shutil.which, names)]
-    return next((name for name in found if name), "")
+    named = os.environ.get("CHROMIUM")
+    return next(filter(None, map(shutil.which, [named] if named else names)), "")
 
 
 class Host(SimpleHTTPRequestHandler):
