@@ -66,9 +66,10 @@ def evidence(main: Tag) -> None:
 
 def linked(heading: Tag) -> None:
     "A link to the heading, to be copied."
-    name = heading.get_text(" ", strip=True)
+    name = re.sub("\ue000\\d+\ue001", "formula", heading.get_text(" ", strip=True))
     link = tag("a", "#", href=f"#{heading.get('id', '')}", class_="anchor")
     link["aria-label"] = f"Link to {name}"
+    link["data-pagefind-ignore"] = ""
     heading.append(link)
 
 
@@ -316,6 +317,8 @@ def contents(main: Tag) -> str:
             continue
         copy = BeautifulSoup(str(heading), "html.parser").find(heading.name)
         copy.select_one("a.anchor").decompose()
+        for link in copy.select("a"):
+            link.unwrap()
         text = copy.decode_contents().strip()
         out.append(
             f'<li class="{heading.name}"><a href="#{heading["id"]}">{text}</a></li>'
