@@ -246,3 +246,77 @@ def test_draws_come_from_their_generator_alone():
         torch.manual_seed(seed)
         draws.append(oracle.sample(5, torch.Generator().manual_seed(2)))
     assert torch.equal(*draws) and draws[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "change, names",
+    [
+        (dict(weights=[1.0]), ["weights", "2 positive numbers", "[1.0]"]),
+        (dict(weights=[1.0, 0.0]), ["weights", "2 positive numbers", "[1.0, 0.0]"]),
+        (dict(weights=[1.0, 2.0, 3.0]), ["weights", "2 positive numbers"]),
+        (dict(variances=[0.1]), ["variances", "2 numbers >= 0", "[0.1]"]),
+        (dict(variances=[0.1, -0.1]), ["variances", "2 numbers >= 0", "-0.1"]),
+        (dict(variances=[0.1, 0.2, 0.3]), ["variances", "2 numbers >= 0"]),
+    ],
+)
+def test_mixtures_that_are_none_are_refused(change, names):
+    with pytest.raises(ValueError) as refusal:
+        GaussianMixtureOracle(SCHEDULE, **MIXTURE | change)
+    assert all(name in str(refusal.value) for name in names), str(refusal.value)
+    kept = dict(variances=[0.0, 0.5])  # single images are a mixture
+    assert GaussianMixtureOracle(SCHEDULE, **MIXTURE | kept).variances[0] == 0
+
+
+def test_what_an_oracle_cannot_be_asked_is_refused():
+    oracle = GaussianMixtureOracle(SCHEDULE, [1.0], torch.zeros(1, 3, 4), [0.1])
+    x, t = images(0, 2, 3, 4), torch.tensor([3, 4])
+    for call, message in (
+        (lambda: oracle(x[:, :1], t), r"x must have shape \(B, 3, 4\).*\(2, 1, 4\)"),
+        (lambda: oracle.log_prob(x.mT, t), r"x must have shape \(B, 3, 4\)"),
+        (lambda: oracle(x, t - 3), r"t must lie in 1\.\.30, got 0"),
+        (lambda: oracle.variance(x, 0 * t), r"t must lie in 1\.\.30, got 0"),
+        (lambda: oracle(x, t, t.float()), r"y must be int64 of shape \(2,\)"),
+        (lambda: oracle(x, t, t[:1]), r"y must be int64 of shape \(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert oracle.log_prob(x, 0 * t).shape == (2,)
+
+
+@pytest.mark.parametrize("t", [0, 7])
+def test_the_density_of_the_oracle(t):
+    "log Σ_k w_k N(x; √ᾱ m_k, ᾱ v_k + 1 − ᾱ), written once more, with its constants."
+    x, abar = images(0, 3, 2), SCHEDULE.alpha_bar[t]
+    want = torch.zeros(3, dtype=torch.float64)
+    for w, m, v in zip(*(MIXTURE[name] for name in ("weights", "means", "variances"))):
+        var = abar * v + 1 - abar
+        gap = x - abar.sqrt() * torch.tensor(m).double()
+        want += w / 4 * (-gap.square().sum(1) / (2 * var)).exp() / (2 * math.pi * var)
+    oracle = GaussianMixtureOracle(SCHEDULE, **MIXTURE)
+    torch.testing.assert_close(oracle.log_prob(x, t), want.log(), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(
+        oracle.log_prob(x, torch.full((3,), t)), oracle.log_prob(x, t)
+    )
+
+
+def test_a_sample_is_a_component_and_its_noise():
+    oracle = GaussianMixtureOracle(SCHEDULE, **MIXTURE)
+    got = oracle.sample(4, torch.Generator().manual_seed(2))
+    g = torch.Generator().manual_seed(2)
+    k = torch.multinomial(oracle.weights, 4, replacement=True, generator=g)
+    noise = torch.randn(4, 2, dtype=torch.float64, generator=g)
+    want = oracle.means[k] + oracle.variances[k].sqrt()[:, None] * noise
+    torch.testing.assert_close(got, want, rtol=1e-14, atol=0)
+    assert oracle.weights.tolist() == [0.25, 0.75]
+
+
+def test_the_variance_of_the_oracle():
+    "Against the derivative of the posterior mean: Var(x_0 | x_t) = (1−ᾱ)/√ᾱ ∂x̂_0/∂x_t."
+    oracle, t = GaussianMixtureOracle(SCHEDULE, **MIXTURE, param=X0), torch.tensor([9])
+    abar, x = SCHEDULE.alpha_bar[9], images(3, 1, 2)
+    for y in (None, torch.tensor([0]), oracle.null(torch.tensor([1]))):
+        slope = torch.autograd.functional.jacobian(lambda x: oracle(x, t, y), x)
+        want = (1 - abar) / abar.sqrt() * slope[0, :, 0].diagonal()
+        got = oracle.variance(x, t, y)
+        torch.testing.assert_close(got[0], want, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(oracle(x, t, oracle.null(t)), oracle(x, t))
