@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha1
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,10 @@ TESTS = {  # asked first
     "guidance": "test_guidance.py",
     "editing": "test_editing.py",
 }
-COMPILED = "test_compiled.py"  # asked last: what it does takes longest
+COMPILED = "test_compiled.py"  # asked next; pages last, which take longest
 NO_TESTS = 5  # an exit code of pytest
-LIMIT = 120  # seconds of work that a judge may take: a mistake can loop
+BUDGET = 10  # seconds of work of the tests that are asked, the cheapest first
+LIMITS = {"tests": 30, "page": 120}  # what one may take in all: a mistake can loop
 RESULTS = ROOT / "results" / "mutants.json"
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -289,17 +291,16 @@ class Watch:
     def pytest_runtest_call(self, item):
         calls = set()
 
-        def look(frame, event, arg):
-            code = frame.f_code
-            if event == "call" and code.co_filename.endswith(self.path):
-                calls.add(self.lines.get(code.co_firstlineno, ""))
+        def look(frame, event, arg):  # at each call; None: not at its lines
+            if frame.f_code.co_filename.endswith(self.path):
+                calls.add(self.lines.get(frame.f_code.co_firstlineno, ""))
 
         began = time.process_time()
-        sys.setprofile(look)
+        sys.settrace(look)
         try:
             return (yield)
         finally:
-            sys.setprofile(None)
+            sys.settrace(None)
             seconds = time.process_time() - began
             self.seen[item.nodeid] = {"seconds": seconds, "calls": sorted(calls)}
 
@@ -328,6 +329,7 @@ class Order:
 @functools.cache
 def watched(files: str, module: str) -> dict[str, dict]:
     "What the tests take and what they call of a module; without a mistake they pass."
+    os.environ["MUTANT_LIMIT"] = "0"
     M.PLUGINS[:] = [Watch(module)]
     sys.dont_write_bytecode = False  # each judge would parse the tests anew
     M.fair(files, module, M.verdict(files, module)[0])
@@ -350,11 +352,14 @@ def by_tests(mistake: Mistake, files: str) -> str:
     ]
     chosen.sort(key=lambda name: seen[name]["seconds"])
     chosen.sort(key=lambda name: killers.index(name) if name in killers else 999)
+    sums = accumulate(seen[name]["seconds"] for name in chosen)
+    chosen = [name for name, seconds in zip(chosen, sums) if seconds < BUDGET]
     if not chosen:
         return ""
     M.PLUGINS[:] = [Order(chosen)]
     noticed = M.workspace() / "noticed.txt"
     noticed.unlink(missing_ok=True)
+    os.environ["MUTANT_LIMIT"] = str(LIMITS["tests"])
     with in_module(mistake):
         code, _ = M.verdict(files, mistake.module)[0]
     if code in (0, NO_TESTS):
@@ -382,12 +387,15 @@ def in_module(mistake: Mistake) -> Iterator[None]:
 
 def by_page(chosen: tuple[Mistake, ...]) -> dict[str, int]:
     "Exit codes of one module's page with each of these mistakes: 0 is unnoticed."
+    os.environ["MUTANT_LIMIT"] = str(LIMITS["page"])
     said, found = M.verdict(M.PAGE, chosen[0].module, chosen)
     M.fair(M.PAGE, chosen[0].module, said)
     return {m.name: found[m.name][0] for m in chosen}
 
 
-def judged(chosen: list[Mistake], court: ProcessPoolExecutor) -> dict[str, str]:
+def judged(
+    chosen: list[Mistake], court: ProcessPoolExecutor, quick: bool = False
+) -> dict[str, str]:
     "Who noticed each mistake: tests or page, or nobody."
     verdicts: dict[str, str] = {}
 
@@ -409,8 +417,9 @@ def judged(chosen: list[Mistake], court: ProcessPoolExecutor) -> dict[str, str]:
         return [m for m in chosen if verdicts.get(m.name, "nobody") == "nobody"]
 
     ask_tests(lambda m: TESTS[m.module])
-    ask_page()
-    ask_tests(lambda m: COMPILED)
+    if not quick:
+        ask_tests(lambda m: COMPILED)
+        ask_page()
     return verdicts
 
 
@@ -477,17 +486,17 @@ def main() -> None:
     parser.add_argument("--modules", nargs="+", default=MODULES, choices=MODULES)
     parser.add_argument("--survivors", action="store_true", help="ask about them again")
     parser.add_argument("--changed", action="store_true", help="only changed functions")
+    parser.add_argument("--quick", action="store_true", help="ask only the first tests")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--count", action="store_true", help="only count them")
     args = parser.parse_args()
-    os.environ["MUTANT_LIMIT"] = str(LIMIT)
     chosen = {module: wanted(module, args) for module in args.modules}
     print({module: len(mistakes) for module, mistakes in chosen.items()})
     if args.count:
         return
     with M.court(args.processes) as court:
         for module, mistakes in chosen.items():
-            verdicts, began = judged(mistakes, court), time.time()
+            verdicts = judged(mistakes, court, args.quick)
             functions = merged(read().get(module, {}), mutants(module), verdicts)
             write(module, functions)
             print(f"{module}: {score(functions)}", flush=True)

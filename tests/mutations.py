@@ -316,6 +316,7 @@ def run_tests(name: str) -> int:
     failed, and more if they could not be run."""
     import pytest
 
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed
     quiet = "-x -q --tb=line --disable-warnings -p no:cacheprovider".split()
     files = [f"tests/{file}" for file in name.split()]
     return int(pytest.main([*quiet, *files], plugins=PLUGINS))

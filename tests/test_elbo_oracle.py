@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds
 
-from ddpm_lit import EPS, V, X0, Denoiser, GaussianMixtureOracle, linear_schedule
+from ddpm_lit import EPS, V, X0, Denoiser, GaussianMixtureOracle, NoiseSchedule
+from ddpm_lit import linear_schedule
 from ddpm_lit import q_sample
 from ddpm_lit import vlb_terms
-from ddpm_lit.elbo import decoder_log_prob
+from ddpm_lit.elbo import decoder_log_prob, vlb_weight
 from ddpm_lit.gaussian import Gaussian
 
 SCHEDULE = linear_schedule(30, 1e-3, 0.3)
@@ -320,3 +321,97 @@ def test_the_variance_of_the_oracle():
         got = oracle.variance(x, t, y)
         torch.testing.assert_close(got[0], want, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(oracle(x, t, oracle.null(t)), oracle(x, t))
+
+
+@pytest.mark.parametrize("param", [EPS, X0, V], ids=lambda p: p.name)
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_the_weights_of_the_bound(param, variance):
+    "(√ᾱ_s β/(1−ᾱ_t))²/(2σ_t²) for x_0, and what ε and v make of an error of x_0."
+    schedule = SCHEDULE
+    abar, beta = schedule.alpha_bar, schedule.beta[1:]
+    now, before = abar[1:], abar[:-1]
+    var = beta.clone()
+    if variance == "posterior":
+        var[1:] *= (1 - before[1:]) / (1 - now[1:])
+    want = before * (beta / (1 - now)) ** 2 / (2 * var)
+    want = want * {EPS: (1 - now) / now, X0: 1.0, V: 1 - now}[param]
+    t = torch.arange(1, schedule.T + 1)
+    got = vlb_weight(schedule, t, param, variance)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=0)
+    one = vlb_weight(schedule, schedule.T, param, variance)
+    torch.testing.assert_close(one, want[-1], rtol=1e-9, atol=0)
+
+
+def test_the_weights_of_the_bound_where_no_signal_is_left():
+    schedule = NoiseSchedule([1.0, 0.5, 0.0])
+    assert vlb_weight(schedule, 2, X0) == vlb_weight(schedule, 2, V) == 0.5
+    with pytest.raises(ValueError, match="a loss of eps has an infinite weight"):
+        vlb_weight(schedule, 2)
+    with pytest.raises(ValueError, match="variance must be 'posterior' or 'beta'"):
+        vlb_weight(schedule, 1, variance="large")
+    assert vlb_weight(SCHEDULE, 7) == vlb_weight(SCHEDULE, 7, EPS, "posterior")
+
+
+@pytest.mark.parametrize("levels", [2, 3, 256])
+def test_the_decoder_against_differences_of_the_distribution_function(levels):
+    "DDPM eq. 13 in plain floats; the outermost bins reach to infinity."
+    grid = (2 * torch.arange(levels, dtype=torch.float64) / (levels - 1) - 1)[None]
+    mean, var = 0.2 * grid + 0.1, torch.tensor(0.09, dtype=torch.float64)
+    got, half = decoder_log_prob(Gaussian(mean, var), grid, levels), 1 / (levels - 1)
+    below = lambda x, m: (1 + math.erf((x - m) / math.sqrt(0.18))) / 2
+    for k, (x, m) in enumerate(zip(grid[0].tolist(), mean[0].tolist())):
+        high = 1.0 if k == levels - 1 else below(x + half, m)
+        low = 0.0 if k == 0 else below(x - half, m)
+        assert got[0, k].item() == pytest.approx(math.log(high - low), rel=1e-7)
+    if levels == 256:
+        assert torch.equal(decoder_log_prob(Gaussian(mean, var), grid), got)
+
+
+def test_the_decoder_keeps_its_digits_in_both_tails():
+    x0 = torch.tensor([[-1 / 3, 1 / 3, -1.0, 1.0]], dtype=torch.float64)
+    sides = torch.tensor([[9.0, -9.0, 9.0, -9.0]], dtype=torch.float64)
+    var = torch.tensor(0.01, dtype=torch.float64)
+    log_p = decoder_log_prob(Gaussian(sides, var), x0, 4)
+    ends = torch.tensor([-9.0, -2 / 3 - 9], dtype=torch.float64) / 0.1
+    want = torch.special.log_ndtr(ends)  # where the tail begins is all that counts
+    torch.testing.assert_close(log_p[0, ::2], want, rtol=1e-9, atol=0)
+    torch.testing.assert_close(log_p[0, 1::2], want, rtol=1e-9, atol=0)
+
+
+def test_values_between_the_levels_are_refused_from_a_hundredth_on():
+    p = Gaussian(torch.zeros(1, 1, dtype=torch.float64), torch.tensor(0.1))
+    level = 2 / 16
+    for k, off in ((0, 0.005), (5, -0.009), (5, 0.009), (16, -0.009)):
+        decoder_log_prob(p, torch.tensor([[-1 + (k + off) * level]]).double(), 17)
+    for k, off, below in ((0, 0.011, 0), (5, -0.011, 4), (5, 0.5, 5), (16, -0.011, 15)):
+        x0 = torch.tensor([[-1 + (k + off) * level]], dtype=torch.float64)
+        with pytest.raises(ValueError, match=f"levels=17, got .* between k = {below} "):
+            decoder_log_prob(p, x0, 17)
+    for wrong in (1, 2.0, True, None):
+        with pytest.raises(ValueError, match="levels must be an integer >= 2"):
+            decoder_log_prob(p, torch.zeros(1, 1), wrong)
+    for outside in (-1.001, 1.001, math.nan):
+        with pytest.raises(ValueError, match=r"x0 must lie in \[-1, 1\]"):
+            decoder_log_prob(p, torch.full((1, 1), outside), 17)
+
+
+def test_each_time_of_the_bound_is_asked_once_with_noise_of_its_own():
+    asked = []
+    model = lambda x, t: asked.append((t.tolist(), x)) or 0 * x
+    x0, g = torch.ones(2, 3, dtype=torch.float64), torch.Generator().manual_seed(4)
+    terms = vlb_terms(Denoiser(model, SCHEDULE, X0), x0, generator=g)
+    g.manual_seed(4)
+    for t, (times, x) in zip(range(SCHEDULE.T, 0, -1), asked, strict=True):
+        eps = torch.randn(2, 3, generator=g, dtype=torch.float64)
+        assert times == [t, t]
+        assert torch.equal(x, q_sample(SCHEDULE, x0, t, eps))
+    again = vlb_terms(Denoiser(model, SCHEDULE, X0), x0, levels=256)
+    assert torch.equal(terms.total, again.total)  # x̂_0 = 0, whatever it is shown
+    last = Gaussian(0 * x0, SCHEDULE.beta[1])
+    bits = -decoder_log_prob(last, x0).mean(1) / math.log(2)
+    torch.testing.assert_close(terms.reconstruction, bits)
+    for levels in (None, 256):
+        with pytest.raises(ValueError, match="variance must be 'posterior' or 'beta'"):
+            vlb_terms(Denoiser(model, SCHEDULE), x0, variance="large", levels=levels)
+    got = vlb_terms(Denoiser(model, SCHEDULE, X0), 9 * x0, levels=None)
+    assert got.total.isfinite().all()  # a density is asked for any values
