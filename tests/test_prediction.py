@@ -59,6 +59,7 @@ def test_targets_are_those_of_the_papers():
         atol=1e-14,
     )
     assert set(PARAMETERIZATIONS) >= {"eps", "x0", "v"}
+    assert repr(EPS) == "Parameterization(name='eps')"  # and not where a function lies
 
 
 @KINDS
@@ -301,10 +302,29 @@ def test_thresholds_that_are_none_are_refused(options, names):
     DynamicThreshold(1.0, 0.5, 0.5)  # on the borders
 
 
-def test_thresholds_of_more_numbers_than_torch_takes_at_a_time():
-    "2^24, with one image at a time or with several; without values, for speed."
-    for shape in ((3, 2**23), (2, 2**23 + 1), (5, 2**24 - 1), (2**24 + 1, 1)):
-        assert DynamicThreshold()(torch.zeros(shape, device="meta")).shape == shape
+def test_quantiles_are_taken_of_as_many_numbers_as_any_torch_takes(monkeypatch):
+    "2^24 (older versions refuse more), and of as many images at a time as that holds."
+    taken, quantile = [], torch.Tensor.quantile
+
+    def noted(part, *args, **options):
+        taken.append(tuple(part.shape))
+        return quantile(part, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "quantile", noted)
+    for shape, want in (
+        ((3, 2**23), [2, 1]),
+        ((3, 2**22, 1), [3]),
+        ((2, 2**23 + 1), [1, 1]),
+        ((2, 2**24), [1, 1]),
+        ((5, 2**22 + 1), [3, 2]),
+        ((2**23 + 3, 2), [2**23, 3]),
+        ((4, 1, 2, 3), [4]),
+    ):
+        taken.clear()
+        x0 = torch.zeros(shape, device="meta")  # it has no values: this is quick
+        assert DynamicThreshold()(x0).shape == shape
+        assert [part[0] for part in taken] == want
+        assert {part[1] for part in taken} == {x0[0].numel()}
 
 
 def test_a_threshold_of_its_own_for_each_image():
@@ -322,6 +342,11 @@ def test_clipping_takes_a_list_and_no_clean_data():
     pred = Prediction(x, x)
     pair = clip_prediction(schedule, pred, x, 5, (-0.5, 0.5))
     assert torch.equal(clip_prediction(schedule, pred, x, 5, [-0.5, 0.5]).eps, pair.eps)
+    threshold = DynamicThreshold(0.5, least=0.1)
+    cut = clip_prediction(schedule, pred, x, 5, threshold)
+    want = X0.decode(schedule, threshold(x), x, 5)
+    assert torch.equal(cut.x0, want.x0) and torch.equal(cut.eps, want.eps)
+    assert not torch.equal(cut.x0, x)
     for clip in ((-1, 1), DynamicThreshold()):
         with pytest.raises(ValueError, match=r"t must lie in 1\.\.1000, got 0"):
             clip_prediction(schedule, pred, x, 0, clip)

@@ -2,6 +2,7 @@
 published."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from strategies import betas, schedules
 
 from ddpm_lit import NoiseSchedule, cosine_schedule, linear_schedule
 from ddpm_lit import scaled_linear_schedule, sigmoid_schedule, zero_terminal_snr
-from ddpm_lit.schedule import at_least_float32, check_times, expand, float64
+from ddpm_lit.schedule import AlphaBarTable, at_least_float32, check_times
+from ddpm_lit.schedule import expand, float64
 
 MAKERS = [linear_schedule, scaled_linear_schedule, cosine_schedule, sigmoid_schedule]
 
@@ -287,6 +289,10 @@ def test_a_schedule_has_a_thousand_steps_and_tells_its_ends():
             lambda: check_times(linear_schedule(9), torch.tensor([5, 10, 3])),
             ["t", "0..9", "got 10"],
         ),
+        (
+            lambda: check_times(linear_schedule(9), torch.tensor([1, 10]), 1),
+            ["t", "1..9", "got 10"],
+        ),
         (lambda: linear_schedule(9).at(torch.tensor(3)), ["t", "(B,)", "()"]),
     ],
 )
@@ -321,7 +327,9 @@ def test_the_table_lies_where_it_is_asked_for_and_is_copied_once():
     first = schedule._on[t.device]
     schedule.at(t)
     assert schedule._on[t.device] is first
-    assert "_on" not in repr(schedule)
+    assert "_on" not in repr(AlphaBarTable([1.0, 0.5]))  # nor is it an argument
+    with pytest.raises(TypeError):
+        AlphaBarTable([1.0, 0.5], {})
 
 
 def test_values_become_float64_copies_on_the_cpu():
@@ -329,7 +337,9 @@ def test_values_become_float64_copies_on_the_cpu():
     assert not float64(leaf).requires_grad and float64(leaf).dtype == torch.float64
     source = torch.tensor([0.1, 0.2], dtype=torch.float64)
     assert float64(source) is not source
-    assert float64(source).data_ptr() != source.data_ptr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float64(source).data_ptr() != source.data_ptr()
     for values in ([0.1, 0.2], (0.1, 0.2), np.array([0.1, 0.2])):
         assert torch.equal(float64(values), source)
 
