@@ -7,8 +7,9 @@ at a time, before the tests and the page that own them.
 A mistake counts as noticed if one of the test files of its module fails, or else its
 page, or if either does not come to an end. Each module is written to
 results/mutants.json as soon as it is done, function by function; `--survivors` asks
-again about what survived, `--changed` about functions whose code is another one now.
-Why a survivor changes nothing is said in mutants-equivalent.json, by hand. It takes an
+again about what survived without a reason, `--changed` about functions whose code is
+another one now. The reasons, why a survivor changes nothing, stand by hand in
+mutants-equivalent.json. It takes an
 hour or two and is not part of the tests, which have a list of their own
 (tests/mutations.txt)."""
 
@@ -58,6 +59,7 @@ NO_TESTS = 5  # an exit code of pytest
 BUDGET = 4  # seconds of work of the tests that are asked, the cheapest first
 LIMITS = {"tests": 12, "page": 120}  # what one may take in all: a mistake can loop
 RESULTS = ROOT / "results" / "mutants.json"
+REASONS = ROOT / "benchmarks" / "mutants-equivalent.json"
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -438,7 +440,8 @@ def wanted(module: str, args: argparse.Namespace) -> list[Mistake]:
     made, old, now = mutants(module), read().get(module, {}), versions(module)
     if args.survivors:
         left = {name for function in old.values() for name in function["survived"]}
-        return [m for m in made if m.name in left]
+        reasons = json.loads(REASONS.read_text("utf-8")) if REASONS.is_file() else {}
+        return [m for m in made if m.name in left - set(reasons)]
     if args.changed:
         known = {name: function["version"] for name, function in old.items()}
         return [m for m in made if known.get(m.top) != now[m.top]]
@@ -490,7 +493,7 @@ def row(module: str, functions: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--modules", nargs="+", default=MODULES, choices=MODULES)
-    parser.add_argument("--survivors", action="store_true", help="ask about them again")
+    parser.add_argument("--survivors", action="store_true", help="without a reason, again")
     parser.add_argument("--changed", action="store_true", help="only changed functions")
     parser.add_argument("--quick", action="store_true", help="ask only the first tests")
     parser.add_argument("--processes", type=int, default=os.cpu_count())

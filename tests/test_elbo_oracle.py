@@ -311,6 +311,13 @@ def test_a_sample_is_a_component_and_its_noise():
     assert oracle.weights.tolist() == [0.25, 0.75]
 
 
+def test_an_oracle_answers_where_it_is_asked():
+    oracle = GaussianMixtureOracle(SCHEDULE, **MIXTURE)
+    x, t = torch.zeros(2, 2, device="meta"), torch.tensor([3, 4], device="meta")
+    for made in (oracle(x, t, t), oracle.variance(x, t, t), oracle.log_prob(x, t)):
+        assert made.is_meta
+
+
 def test_the_variance_of_the_oracle():
     "Against the derivative of the posterior mean: Var(x_0 | x_t) = (1−ᾱ)/√ᾱ ∂x̂_0/∂x_t."
     oracle, t = GaussianMixtureOracle(SCHEDULE, **MIXTURE, param=X0), torch.tensor([9])
@@ -413,5 +420,9 @@ def test_each_time_of_the_bound_is_asked_once_with_noise_of_its_own():
     for levels in (None, 256):
         with pytest.raises(ValueError, match="variance must be 'posterior' or 'beta'"):
             vlb_terms(Denoiser(model, SCHEDULE), x0, variance="large", levels=levels)
+    asked.clear()
+    with pytest.raises(ValueError, match="x0 must lie in"):
+        vlb_terms(Denoiser(model, SCHEDULE, X0), 9 * x0)
+    assert not asked  # refused at once, and not after T calls
     got = vlb_terms(Denoiser(model, SCHEDULE, X0), 9 * x0, levels=None)
     assert got.total.isfinite().all()  # a density is asked for any values

@@ -356,4 +356,16 @@ def test_values_elsewhere_are_not_read():
     assert readable(ONE) and not readable(ONE.to("meta"))
     negative = torch.full((8,), -1.0, device="meta")  # nobody can know
     assert Gaussian(negative, negative).var.device.type == "meta"
-    assert q_sample(S, X[:1], 3, X[:1]).shape == X[:1].shape
+    times = torch.tensor([0, 0], device="meta")
+    assert all(made.is_meta for made in transition(S, times, times))
+
+
+def test_the_divergence_keeps_its_digits_where_no_series_helps():
+    mpmath = pytest.importorskip("mpmath")
+    ratios = torch.linspace(0.501, 1.6, 120, dtype=torch.float64)
+    kl = gaussian_kl(Gaussian(0 * ratios, 0.3 * ratios), Gaussian(0 * ratios, 0.3 * ONE))
+    w = mpmath.mpf((0.3 * ONE).item())
+    with mpmath.workdps(40):
+        exact = [mpmath.mpf(v.item()) / w for v in 0.3 * ratios]
+        exact = [float((r - 1 - mpmath.log(r)) / 2) for r in exact]
+    assert kl.tolist() == pytest.approx(exact, rel=6e-15, abs=0)

@@ -367,6 +367,8 @@ def test_a_denoiser_asks_as_it_is_asked():
             got = denoiser(x, t, labels)
             want = EPS.decode(schedule, 2 * x, x, 7)
             torch.testing.assert_close(got.x0, want.x0, rtol=1e-14, atol=0)
+    there = torch.zeros(2, 3, device="meta")
+    assert denoiser(there, 7).x0.is_meta and seen.pop()[1].is_meta
     for i, (shown, times, labels) in enumerate(seen):
         assert shown is x and torch.equal(times, torch.tensor([7, 7]))
         assert labels == ((y,) if i % 2 else ())
