@@ -781,3 +781,31 @@ def test_each_step_tells_where_it_stands():
     assert torch.equal(second.x, sample(denoiser, x, DDIM(2), y=y))
     held = x.clone().requires_grad_()
     assert not next(sample_steps(denoiser, held, DDIM(2))).x.requires_grad
+
+
+@pytest.mark.parametrize("at, times", [("upper", [3, 6, 10]), ("lower", [1, 3, 6])])
+def test_the_way_back_asks_at_the_end_that_is_named(at, times):
+    schedule, x0, asked = linear_schedule(10), images(0, 2, 3), []
+
+    def model(x, t):
+        asked.append(int(t[0]))
+        return torch.sin(3 * x) + t[:, None] / 10
+
+    sampler, denoiser = DDIM(timesteps=[10, 6, 3]), Denoiser(model, schedule)
+    up = ddim_encode(denoiser, x0, sampler, at=at)
+    assert asked == times
+    x, levels = x0.double(), [0, 3, 6, 10]
+    for t, s, told in zip(levels[1:], levels, times):
+        abar_t, abar_s = schedule.at(t), schedule.at(s)
+        eps = torch.sin(3 * x) + told / 10
+        x = abar_t.sqrt() * (x - (1 - abar_s).sqrt() * eps) / abar_s.sqrt()
+        x = x + (1 - abar_t).sqrt() * eps
+    torch.testing.assert_close(up.double(), x, rtol=1e-5, atol=1e-5)
+    if at == "upper":  # as where nothing is said
+        assert torch.equal(up, ddim_encode(denoiser, x0, sampler))
+
+
+def test_the_end_of_a_stride_is_upper_or_lower():
+    denoiser = Denoiser(net, linear_schedule())
+    with pytest.raises(ValueError, match="at must be 'upper' or 'lower', got 'middle'"):
+        ddim_encode(denoiser, images(0, 1, 3), DDIM(2), at="middle")
