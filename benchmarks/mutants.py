@@ -182,7 +182,9 @@ def quoted(before: ast.AST, after: ast.AST) -> str:
     if max(len(one), len(two)) > SHORT:
         first = len(os.path.commonprefix([one, two]))
         same = len(os.path.commonprefix([one[:first:-1], two[:first:-1]]))
-        one, two = (cut(words, first - 20, len(words) - same + 20) for words in (one, two))
+        one, two = (
+            cut(words, first - 20, len(words) - same + 20) for words in (one, two)
+        )
     return f"{one} → {two}"
 
 
@@ -493,7 +495,9 @@ def row(module: str, functions: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--modules", nargs="+", default=MODULES, choices=MODULES)
-    parser.add_argument("--survivors", action="store_true", help="without a reason, again")
+    parser.add_argument(
+        "--survivors", action="store_true", help="without a reason, again"
+    )
     parser.add_argument("--changed", action="store_true", help="only changed functions")
     parser.add_argument("--quick", action="store_true", help="ask only the first tests")
     parser.add_argument("--processes", type=int, default=os.cpu_count())

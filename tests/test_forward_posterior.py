@@ -363,7 +363,9 @@ def test_values_elsewhere_are_not_read():
 def test_the_divergence_keeps_its_digits_where_no_series_helps():
     mpmath = pytest.importorskip("mpmath")
     ratios = torch.linspace(0.501, 1.6, 120, dtype=torch.float64)
-    kl = gaussian_kl(Gaussian(0 * ratios, 0.3 * ratios), Gaussian(0 * ratios, 0.3 * ONE))
+    kl = gaussian_kl(
+        Gaussian(0 * ratios, 0.3 * ratios), Gaussian(0 * ratios, 0.3 * ONE)
+    )
     w = mpmath.mpf((0.3 * ONE).item())
     with mpmath.workdps(40):
         exact = [mpmath.mpf(v.item()) / w for v in 0.3 * ratios]
