@@ -55,8 +55,9 @@ TESTS = {  # asked first
     "editing": "test_editing.py",
 }
 COMPILED = "test_compiled.py"  # asked next; pages last, which take longest
+FEW = 20  # mistakes for which the tests are not watched
 NO_TESTS = 5  # an exit code of pytest
-BUDGET = 4  # seconds of work of the tests that are asked, the cheapest first
+BUDGET = 6  # seconds of work of the tests that are asked, the cheapest first
 LIMITS = {"tests": 12, "page": 120}  # what one may take in all: a mistake can loop
 RESULTS = ROOT / "results" / "mutants.json"
 REASONS = ROOT / "benchmarks" / "mutants-equivalent.json"
@@ -330,6 +331,21 @@ class Order:
             path.write_text(report.nodeid, "utf-8")
 
 
+class Newest:
+    "A pytest plugin that runs the last tests of a file first, as long as it may."
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items.reverse()
+        self.end = time.process_time() + BUDGET
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        return True if time.process_time() > self.end else None  # passed over
+
+    pytest_runtest_logreport = Order.pytest_runtest_logreport
+
+
 @functools.cache
 def watched(files: str, module: str) -> dict[str, dict]:
     "What the tests take and what they call of a module; without a mistake they pass."
@@ -358,9 +374,26 @@ def by_tests(mistake: Mistake, files: str) -> str:
     chosen.sort(key=lambda name: killers.index(name) if name in killers else 999)
     sums = accumulate(seen[name]["seconds"] for name in chosen)
     chosen = [name for name, seconds in zip(chosen, sums) if seconds < BUDGET]
-    if not chosen:
-        return ""
-    M.PLUGINS[:] = [Order(chosen)]
+    name = noticed_by(mistake, files, Order(chosen)) if chosen else ""
+    if name in seen:
+        killers[:] = [name, *(other for other in killers if other != name)]
+    return name
+
+
+def by_newest(mistake: Mistake, files: str) -> str:
+    "The same for a few mistakes, for which the tests need not be watched first."
+    may_be_judged(files, mistake.module)
+    return noticed_by(mistake, files, Newest())
+
+
+@functools.cache
+def may_be_judged(files: str, module: str) -> None:
+    M.PLUGINS[:] = [Newest()]
+    M.fair(files, module, M.verdict(files, module)[0])
+
+
+def noticed_by(mistake: Mistake, files: str, plugin: object) -> str:
+    M.PLUGINS[:] = [plugin]
     noticed = M.workspace() / "noticed.txt"
     noticed.unlink(missing_ok=True)
     os.environ["MUTANT_LIMIT"] = str(LIMITS["tests"])
@@ -368,10 +401,7 @@ def by_tests(mistake: Mistake, files: str) -> str:
         code, _ = M.verdict(files, mistake.module)[0]
     if code in (0, NO_TESTS):
         return ""
-    name = noticed.read_text("utf-8") if noticed.is_file() else f"exit code {code}"
-    if name in seen:
-        killers[:] = [name, *(other for other in killers if other != name)]
-    return name
+    return noticed.read_text("utf-8") if noticed.is_file() else f"exit code {code}"
 
 
 @contextmanager
@@ -404,7 +434,8 @@ def judged(
     verdicts: dict[str, str] = {}
 
     def ask_tests(of: Callable[[Mistake], str]) -> None:
-        asked = {court.submit(by_tests, m, of(m)): m for m in left()}
+        by = by_tests if len(left()) > FEW else by_newest
+        asked = {court.submit(by, m, of(m)): m for m in left()}
         for done in as_completed(asked):
             name = asked[done].name
             verdicts[name] = "tests" if done.result() else "nobody"
