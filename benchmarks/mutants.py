@@ -471,14 +471,17 @@ def read() -> dict[str, dict[str, dict]]:
 def wanted(module: str, args: argparse.Namespace) -> list[Mistake]:
     "The mistakes of a module that are to be judged."
     made, old, now = mutants(module), read().get(module, {}), versions(module)
-    if args.survivors:
-        left = {name for function in old.values() for name in function["survived"]}
-        reasons = json.loads(REASONS.read_text("utf-8")) if REASONS.is_file() else {}
-        return [m for m in made if m.name in left - set(reasons)]
-    if args.changed:
-        known = {name: function["version"] for name, function in old.items()}
-        return [m for m in made if known.get(m.top) != now[m.top]]
-    return made
+    if not (args.survivors or args.changed):
+        return made
+    reasons = json.loads(REASONS.read_text("utf-8")) if REASONS.is_file() else {}
+    left = {name for function in old.values() for name in function["survived"]}
+    known = {name: function["version"] for name, function in old.items()}
+    return [
+        m
+        for m in made
+        if (args.survivors and m.name in left - set(reasons))
+        or (args.changed and known.get(m.top) != now[m.top])
+    ]
 
 
 def merged(old: dict, made: list[Mistake], verdicts: dict[str, str]) -> dict:

@@ -210,6 +210,7 @@ ONE = torch.tensor(1.0)
         (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
         (lambda: transition(S, torch.tensor([1, 4]), torch.tensor([3, 4])), ["s = 4"]),
         (lambda: transition(S, torch.tensor([-1, 0]), 4), ["s = -1", "t = 4"]),
+        (lambda: transition(S, torch.tensor([0, 4]), torch.tensor([1, 4])), ["s = 4"]),
         (lambda: transition(S, 0, 0), ["t must lie in 1..10", "0"]),
         (
             lambda: transition(S, torch.tensor([1]), torch.tensor([3, 4])),
