@@ -55,8 +55,9 @@ TESTS = {  # asked first
     "editing": "test_editing.py",
 }
 COMPILED = "test_compiled.py"  # asked next; pages last, which take longest
+FEW = 20  # mistakes for which the tests are not watched
 NO_TESTS = 5  # an exit code of pytest
-BUDGET = 4  # seconds of work of the tests that are asked, the cheapest first
+BUDGET = 6  # seconds of work of the tests that are asked, the cheapest first
 LIMITS = {"tests": 12, "page": 120}  # what one may take in all: a mistake can loop
 RESULTS = ROOT / "results" / "mutants.json"
 REASONS = ROOT / "benchmarks" / "mutants-equivalent.json"
@@ -182,7 +183,9 @@ def quoted(before: ast.AST, after: ast.AST) -> str:
     if max(len(one), len(two)) > SHORT:
         first = len(os.path.commonprefix([one, two]))
         same = len(os.path.commonprefix([one[:first:-1], two[:first:-1]]))
-        one, two = (cut(words, first - 20, len(words) - same + 20) for words in (one, two))
+        one, two = (
+            cut(words, first - 20, len(words) - same + 20) for words in (one, two)
+        )
     return f"{one} → {two}"
 
 
@@ -328,6 +331,21 @@ class Order:
             path.write_text(report.nodeid, "utf-8")
 
 
+class Newest:
+    "A pytest plugin that runs the last tests of a file first, as long as it may."
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items.reverse()
+        self.end = time.process_time() + BUDGET
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        return True if time.process_time() > self.end else None  # passed over
+
+    pytest_runtest_logreport = Order.pytest_runtest_logreport
+
+
 @functools.cache
 def watched(files: str, module: str) -> dict[str, dict]:
     "What the tests take and what they call of a module; without a mistake they pass."
@@ -356,9 +374,26 @@ def by_tests(mistake: Mistake, files: str) -> str:
     chosen.sort(key=lambda name: killers.index(name) if name in killers else 999)
     sums = accumulate(seen[name]["seconds"] for name in chosen)
     chosen = [name for name, seconds in zip(chosen, sums) if seconds < BUDGET]
-    if not chosen:
-        return ""
-    M.PLUGINS[:] = [Order(chosen)]
+    name = noticed_by(mistake, files, Order(chosen)) if chosen else ""
+    if name in seen:
+        killers[:] = [name, *(other for other in killers if other != name)]
+    return name
+
+
+def by_newest(mistake: Mistake, files: str) -> str:
+    "The same for a few mistakes, for which the tests need not be watched first."
+    may_be_judged(files, mistake.module)
+    return noticed_by(mistake, files, Newest())
+
+
+@functools.cache
+def may_be_judged(files: str, module: str) -> None:
+    M.PLUGINS[:] = [Newest()]
+    M.fair(files, module, M.verdict(files, module)[0])
+
+
+def noticed_by(mistake: Mistake, files: str, plugin: object) -> str:
+    M.PLUGINS[:] = [plugin]
     noticed = M.workspace() / "noticed.txt"
     noticed.unlink(missing_ok=True)
     os.environ["MUTANT_LIMIT"] = str(LIMITS["tests"])
@@ -366,10 +401,7 @@ def by_tests(mistake: Mistake, files: str) -> str:
         code, _ = M.verdict(files, mistake.module)[0]
     if code in (0, NO_TESTS):
         return ""
-    name = noticed.read_text("utf-8") if noticed.is_file() else f"exit code {code}"
-    if name in seen:
-        killers[:] = [name, *(other for other in killers if other != name)]
-    return name
+    return noticed.read_text("utf-8") if noticed.is_file() else f"exit code {code}"
 
 
 @contextmanager
@@ -402,7 +434,8 @@ def judged(
     verdicts: dict[str, str] = {}
 
     def ask_tests(of: Callable[[Mistake], str]) -> None:
-        asked = {court.submit(by_tests, m, of(m)): m for m in left()}
+        by = by_tests if len(left()) > FEW else by_newest
+        asked = {court.submit(by, m, of(m)): m for m in left()}
         for done in as_completed(asked):
             name = asked[done].name
             verdicts[name] = "tests" if done.result() else "nobody"
@@ -438,14 +471,17 @@ def read() -> dict[str, dict[str, dict]]:
 def wanted(module: str, args: argparse.Namespace) -> list[Mistake]:
     "The mistakes of a module that are to be judged."
     made, old, now = mutants(module), read().get(module, {}), versions(module)
-    if args.survivors:
-        left = {name for function in old.values() for name in function["survived"]}
-        reasons = json.loads(REASONS.read_text("utf-8")) if REASONS.is_file() else {}
-        return [m for m in made if m.name in left - set(reasons)]
-    if args.changed:
-        known = {name: function["version"] for name, function in old.items()}
-        return [m for m in made if known.get(m.top) != now[m.top]]
-    return made
+    if not (args.survivors or args.changed):
+        return made
+    reasons = json.loads(REASONS.read_text("utf-8")) if REASONS.is_file() else {}
+    left = {name for function in old.values() for name in function["survived"]}
+    known = {name: function["version"] for name, function in old.items()}
+    return [
+        m
+        for m in made
+        if (args.survivors and m.name in left - set(reasons))
+        or (args.changed and known.get(m.top) != now[m.top])
+    ]
 
 
 def merged(old: dict, made: list[Mistake], verdicts: dict[str, str]) -> dict:
@@ -493,7 +529,9 @@ def row(module: str, functions: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--modules", nargs="+", default=MODULES, choices=MODULES)
-    parser.add_argument("--survivors", action="store_true", help="without a reason, again")
+    parser.add_argument(
+        "--survivors", action="store_true", help="without a reason, again"
+    )
     parser.add_argument("--changed", action="store_true", help="only changed functions")
     parser.add_argument("--quick", action="store_true", help="ask only the first tests")
     parser.add_argument("--processes", type=int, default=os.cpu_count())

@@ -745,7 +745,10 @@ def test_the_mixture_that_is_asked_for_is_made():
     [
         (lambda: lerp(BATCH, BATCH, -0.1), r"w must lie in \[0, 1\]"),
         (lambda: lerp(BATCH, BATCH, torch.ones(2, 1)), "w must be a number, or one"),
-        (lambda: between(BATCH, BATCH, torch.ones(2, 2)), "weights must be one or more"),
+        (
+            lambda: between(BATCH, BATCH, torch.ones(2, 2)),
+            "weights must be one or more",
+        ),
         (lambda: between(BATCH, BATCH, 0.5), "weights must be one or more"),
         (lambda: between(BATCH, BATCH[:1], [0.5]), "b must have the shape of a"),
         (lambda: grid_between(images(0, 4, 2), 2, 1), "rows and columns must be at"),
@@ -860,7 +863,9 @@ def test_each_route_draws_from_its_generator_alone():
     sampler = DDPM(4)
     for walk in (
         lambda g: image_to_image(denoiser, a, 500, b, sampler, generator=g),
-        lambda g: interpolate_at(denoiser, a, b, [0.5], 500, a, b, sampler, generator=g),
+        lambda g: interpolate_at(
+            denoiser, a, b, [0.5], 500, a, b, sampler, generator=g
+        ),
         lambda g: sample_with_shared_start(denoiser, a, 2, 500, sampler, generator=g),
         lambda g: inpaint(denoiser, a, KEEP, b, sampler, resamples=2, generator=g),
     ):

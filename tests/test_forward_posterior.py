@@ -210,6 +210,7 @@ ONE = torch.tensor(1.0)
         (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
         (lambda: transition(S, torch.tensor([1, 4]), torch.tensor([3, 4])), ["s = 4"]),
         (lambda: transition(S, torch.tensor([-1, 0]), 4), ["s = -1", "t = 4"]),
+        (lambda: transition(S, torch.tensor([0, 4]), torch.tensor([1, 4])), ["s = 4"]),
         (lambda: transition(S, 0, 0), ["t must lie in 1..10", "0"]),
         (
             lambda: transition(S, torch.tensor([1]), torch.tensor([3, 4])),
@@ -363,7 +364,9 @@ def test_values_elsewhere_are_not_read():
 def test_the_divergence_keeps_its_digits_where_no_series_helps():
     mpmath = pytest.importorskip("mpmath")
     ratios = torch.linspace(0.501, 1.6, 120, dtype=torch.float64)
-    kl = gaussian_kl(Gaussian(0 * ratios, 0.3 * ratios), Gaussian(0 * ratios, 0.3 * ONE))
+    kl = gaussian_kl(
+        Gaussian(0 * ratios, 0.3 * ratios), Gaussian(0 * ratios, 0.3 * ONE)
+    )
     w = mpmath.mpf((0.3 * ONE).item())
     with mpmath.workdps(40):
         exact = [mpmath.mpf(v.item()) / w for v in 0.3 * ratios]

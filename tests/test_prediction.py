@@ -279,7 +279,10 @@ def test_what_cannot_be_decoded_is_refused_with_its_reason():
 
 def test_one_time_for_each_image_or_one_for_all():
     schedule, x, t = linear_schedule(), torch.zeros(2, 3), torch.tensor([1, 2, 3])
-    for call in (lambda: V.decode(schedule, x, x, t), lambda: V.target(schedule, x, x, t)):
+    for call in (
+        lambda: V.decode(schedule, x, x, t),
+        lambda: V.target(schedule, x, x, t),
+    ):
         with pytest.raises(ValueError, match="t must have one time for each of the 2"):
             call()
     with pytest.raises(ValueError, match="eps must have the shape of x0"):
@@ -331,7 +334,9 @@ def test_a_threshold_of_its_own_for_each_image():
     x0 = images(0, 4, 1, 5, 5) * torch.tensor([0.1, 1, 2, 9])[:, None, None, None]
     together = DynamicThreshold(0.9)(x0)
     for i in range(4):
-        torch.testing.assert_close(together[i : i + 1], DynamicThreshold(0.9)(x0[i : i + 1]))
+        torch.testing.assert_close(
+            together[i : i + 1], DynamicThreshold(0.9)(x0[i : i + 1])
+        )
     torch.testing.assert_close(together[0], x0[0])  # within [-1, 1] it stays
     half = DynamicThreshold(0.9)(x0.half())
     torch.testing.assert_close(half, DynamicThreshold(0.9)(x0.half().float()))

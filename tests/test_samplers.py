@@ -761,6 +761,7 @@ def test_the_warning_says_how_much_and_points_at_the_caller():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         steps(1.1e-6)
+        steps(9.999990000009998e-07)  # SNR is 1e-6, to the last bit
         steps(1e-8, param=V)
         steps(0.0, param=X0)
         with pytest.raises(UserWarning):
@@ -809,3 +810,18 @@ def test_the_end_of_a_stride_is_upper_or_lower():
     denoiser = Denoiser(net, linear_schedule())
     with pytest.raises(ValueError, match="at must be 'upper' or 'lower', got 'middle'"):
         ddim_encode(denoiser, images(0, 1, 3), DDIM(2), at="middle")
+
+
+def test_a_step_is_told_what_was_seen_in_the_step_before():
+    told = []
+
+    class Noting(DDIM):
+        def step(self, schedule, x, pred, t, s, noise=None, previous=None):
+            told.append((t, pred, previous))
+            return super().step(schedule, x, pred, t, s, noise)
+
+    sample(Denoiser(net, linear_schedule()), images(0, 2, 3), Noting(4))
+    assert [previous for _, _, previous in told] == [
+        None,
+        *(seen[:2] for seen in told[:3]),
+    ]

@@ -266,7 +266,10 @@ def test_a_schedule_has_a_thousand_steps_and_tells_its_ends():
         (lambda: scaled_linear_schedule(1, 1.0), ["beta_start and beta_end", "1 and"]),
         (lambda: scaled_linear_schedule(3, -0.1), ["beta_start and beta_end", "-0.1"]),
         (lambda: scaled_linear_schedule(1, 0.1, 0.0), ["beta_start and beta", "and 0"]),
-        (lambda: scaled_linear_schedule(1, 0.1, 1.1), ["beta_start and bet", "and 1.1"]),
+        (
+            lambda: scaled_linear_schedule(1, 0.1, 1.1),
+            ["beta_start and bet", "and 1.1"],
+        ),
         (lambda: cosine_schedule(10, -0.1), ["s must be >= 0", "-0.1"]),
         (lambda: sigmoid_schedule(10, 3, 3), ["start must be below end", "start=3"]),
         (lambda: sigmoid_schedule(10, 4, 3), ["start must be below end", "end=3"]),
