@@ -716,10 +716,6 @@ def test_the_defaults_of_editing():
     assert got == all_times[-60:]
     got = asked_of(lambda d: sample_with_shared_start(d, x, 3, 60))
     assert got == [(t, 3 if t <= 60 else 1) for t in all_times]
-    for f in (inpaint, inpaint_steps):
-        default = {k: p.default for k, p in inspect.signature(f).parameters.items()}
-        assert default["sampler"] == DDPM(steps=250)
-        assert (default["resamples"], default["jump"]) == (10, 10)
     assert SubWalk(DDIM()) == SubWalk(DDIM(), None, 0)
     a, b, w = images(0, 2, 3), images(1, 2, 3), [0.25, 0.5]
     assert torch.equal(between(a, b, w), between(a, b, w, slerp))
@@ -790,7 +786,7 @@ def test_clean_data_may_lie_on_the_borders_of_clip_and_not_beyond(clip):
         lambda x: inpaint(denoiser, x, b > 0, b, DDIM(2), resamples=1),
     )
     for walk in walks:
-        for fine in (low - 5e-7, low, high, high + 5e-7):
+        for fine in (low - 1e-6, low, high, high + 1e-6):
             assert walk(number(fine)).isfinite().all()
         for wrong in (low - 2e-6, low - 0.5, high + 2e-6, high + 0.5):
             with pytest.raises(ValueError, match="x0 must lie in .* the range of clip"):
@@ -874,3 +870,20 @@ def test_each_route_draws_from_its_generator_alone():
         torch.manual_seed(1)
         assert torch.equal(first, walk(generator(3)))
         assert not torch.equal(first, walk(generator(4)))
+
+
+def test_contexts_are_told_apart_after_a_common_beginning():
+    asked = []
+    model = lambda x, t, y: asked.append(y.tolist()) or 0 * x
+    contexts = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)
+    walk = dict(y=contexts, sampler=DDIM(2))
+    sample_with_shared_start(Denoiser(model, LINEAR, X0), BATCH, 2, 500, **walk)
+    each = [[0.1, 0.2], [0.1, 0.2], [0.3, 0.4], [0.3, 0.4]]
+    assert asked == [contexts.tolist(), each]
+
+
+def test_the_defaults_of_inpainting():
+    for f in (inpaint, inpaint_steps):
+        default = {k: p.default for k, p in inspect.signature(f).parameters.items()}
+        assert default["sampler"] == DDPM(steps=250)
+        assert (default["resamples"], default["jump"]) == (10, 10)

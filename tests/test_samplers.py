@@ -752,12 +752,14 @@ def test_times_that_are_none_are_refused(options, names):
 def test_the_warning_says_how_much_and_points_at_the_caller():
     def steps(abar, **options):
         denoiser = Denoiser(net, NoiseSchedule([1.0, 0.5, abar]), **options)
-        return sample_steps(denoiser, images(0, 1, 3), DDIM(2))
+        return sample_steps(denoiser, images(0, 1, 3))
 
     words = "magnified 10,000 times in x0 at t = 2, where SNR is 1e-08"
+    call = compile("steps(denoiser, x)", "the caller", "exec")
+    denoiser = Denoiser(net, NoiseSchedule([1.0, 0.5, 1e-8]))
     with pytest.warns(UserWarning, match=words) as warned:
-        steps(1e-8)
-    assert warned[0].filename == __file__
+        exec(call, dict(steps=sample_steps, denoiser=denoiser, x=images(0, 1, 3)))
+    assert warned[0].filename == "the caller"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         steps(1.1e-6)
