@@ -319,7 +319,7 @@ def test_an_oracle_answers_where_it_is_asked():
 
 
 def test_the_variance_of_the_oracle():
-    "Against the derivative of the posterior mean: Var(x_0 | x_t) = (1−ᾱ)/√ᾱ ∂x̂_0/∂x_t."
+    "The derivative of the posterior mean: Var(x_0 | x_t) = (1−ᾱ)/√ᾱ ∂x̂_0/∂x_t."
     oracle, t = GaussianMixtureOracle(SCHEDULE, **MIXTURE, param=X0), torch.tensor([9])
     abar, x = SCHEDULE.alpha_bar[9], images(3, 1, 2)
     for y in (None, torch.tensor([0]), oracle.null(torch.tensor([1]))):
