@@ -171,7 +171,7 @@ def axe(page, light: str) -> list[str]:
     page.evaluate(f"document.documentElement.dataset.appearance = '{light}'")
     if not page.evaluate("() => 'axe' in window"):
         page.add_script_tag(path=str(AXE))
-    # formulas are set by KaTeX, thousands of boxes that say what MathML says beside them
+    # KaTeX sets a formula as boxes that say what MathML says beside them
     result = page.evaluate(
         "() => axe.run({exclude: ['.katex-html']}, {resultTypes: ['violations']})"
     )
