@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds, strides
 
-from ddpm_lit import NoiseSchedule, gaussian_kl, linear_schedule, q_posterior, q_sample
+from ddpm_lit import (
+    NoiseSchedule,
+    gaussian_kl,
+    linear_schedule,
+    q_marginal,
+    q_posterior,
+    q_sample,
+)
 from ddpm_lit.forward import Stream, draw_noise, keyed_generator, keyed_seed
 from ddpm_lit.forward import transition
 from ddpm_lit.gaussian import Gaussian, readable
@@ -37,6 +44,45 @@ def test_q_sample_is_equation_4_for_each_image(schedule, seed, data):
             rtol=1e-13,
             atol=1e-13,
         )
+
+
+@given(schedules(ends_at_zero=True), seeds, st.data())
+def test_the_marginal_is_what_q_sample_draws_from(schedule, seed, data):
+    "Mean without noise, and its variance for each image, for many times as for one."
+    few = st.lists(st.integers(0, schedule.T), min_size=3, max_size=3)
+    t, x0 = torch.tensor(data.draw(few)), images(seed, 3, 2, 2)
+    law, zero = q_marginal(schedule, x0, t), torch.zeros_like(x0)
+    torch.testing.assert_close(law.mean, q_sample(schedule, x0, t, zero))
+    assert law.var.shape == (3, 1, 1)
+    for i in range(3):
+        abar = schedule.alpha_bar[t[i]].item()
+        one = q_marginal(schedule, x0[i : i + 1], int(t[i]))
+        assert abs(law.var[i].item() - (1 - abar)) < 1e-15
+        assert abs(one.var.item() - (1 - abar)) < 1e-15
+        exact = math.sqrt(abar) * x0[i]
+        torch.testing.assert_close(one.mean[0], exact, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(law.mean[i], exact, rtol=1e-13, atol=1e-13)
+
+
+def test_the_marginal_draws_what_q_sample_draws():
+    x0, eps = images(0, 4, 2), images(1, 4, 2)
+    for t in (0, 1, 500, torch.tensor([0, 1, 700, 1000])):
+        drawn = q_marginal(linear_schedule(), x0, t).sample(eps)
+        wanted = q_sample(linear_schedule(), x0, t, eps)
+        torch.testing.assert_close(drawn, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "x0, t, words",
+    [
+        (torch.zeros(2, 3, dtype=torch.uint8), 1, "x0 must be a floating-point"),
+        (torch.zeros(2, 3), torch.tensor([1, 2, 3]), "t must have one time for each"),
+        (torch.zeros(2, 3), 1001, "t"),
+    ],
+)
+def test_a_marginal_of_what_has_none_is_refused(x0, t, words):
+    with pytest.raises(ValueError, match=words):
+        q_marginal(linear_schedule(), x0, t)
 
 
 @given(strides())
