@@ -28,7 +28,8 @@ x_0, x_s, x_t, ε = symbols("x_0 x_s x_t varepsilon", real=True)
 α_t, β_t, ᾱ_s, ᾱ_t, σ = symbols(
     "alpha_t beta_t alphabar_s alphabar_t sigma", positive=True
 )
-α_ts, β_ts = symbols(r"\alpha_{t|s} \beta_{t|s}", positive=True)  # of a stride
+# of the stride from s to t
+α_ts, β_ts = symbols(r"\alpha_{t|s} \beta_{t|s}", positive=True)
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #a68a68f4
 A, B = symbols("A B", positive=True)

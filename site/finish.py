@@ -14,13 +14,13 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page, pages
 from frame import HERE, LOST, MAP, REPOSITORY, SITE, framed
-from map import write as write_map
+from chapters import write as write_map
 from redirects import write as write_redirects
 from reference import write as write_reference
 from reshape import claims, reshape
 
 SECONDS = json.loads((ROOT / "nbs" / "seconds.json").read_text("utf-8"))
-COLAB = "https://colab.research.google.com/github/ddpm-lit/ddpm_lit/blob/main/nbs"
+COLAB = "https://colab.research.google.com/github/ddpm-lit/ddpm_lit/blob/colab/nbs"
 
 
 # What comes from npm

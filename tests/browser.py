@@ -68,8 +68,8 @@ def missing() -> str:
 
 def chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = [os.environ.get("CHROMIUM", ""), *map(shutil.which, names)]
-    return next((name for name in found if name), "")
+    named = os.environ.get("CHROMIUM")
+    return next(filter(None, map(shutil.which, [named] if named else names)), "")
 
 
 class Host(SimpleHTTPRequestHandler):
@@ -171,7 +171,7 @@ def axe(page, light: str) -> list[str]:
     page.evaluate(f"document.documentElement.dataset.appearance = '{light}'")
     if not page.evaluate("() => 'axe' in window"):
         page.add_script_tag(path=str(AXE))
-    # formulas are set by KaTeX, thousands of boxes that say what MathML says beside them
+    # KaTeX sets a formula as boxes that say what MathML says beside them
     result = page.evaluate(
         "() => axe.run({exclude: ['.katex-html']}, {resultTypes: ['violations']})"
     )

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 import ledger
+import website
 import pytest
 from book import NOTEBOOKS, PACKAGE, module_of, name_of, read
 from ddpm_lit import proof
@@ -120,15 +121,7 @@ def shown(path) -> str:
     )
 
 
-ANCHORS = {
-    p: {
-        ledger.slug(m)
-        for c in read(p).cells
-        if c.cell_type == "markdown"
-        for m in re.findall(r"^##+ (.+)$", c.source, re.M)
-    }
-    for p in NOTEBOOKS
-}
+ANCHORS = {p: website.anchors(p) for p in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
