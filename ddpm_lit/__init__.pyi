@@ -21,6 +21,7 @@ from .forward import (
     keyed_generator as keyed_generator,
     keyed_seed as keyed_seed,
     q_sample as q_sample,
+    q_marginal as q_marginal,
     transition as transition,
 )
 from .posterior import (

@@ -210,6 +210,39 @@ def _way_up(config: UNetConfig, kept: list[int]) -> nn.ModuleList:
             layers.append(upsample(width))
     return layers
 
+# %% ../nbs/4_training/02_unet.ipynb #8398b5f7
+def _answer(block: nn.Module, emb: Tensor, *features: Tensor) -> Tensor:
+    "What the block makes of the features, taken side by side as channels."
+    x = torch.cat(features, dim=1) if len(features) > 1 else features[0]
+    out: Tensor = block(x, emb)
+    return out
+
+# %% ../nbs/4_training/02_unet.ipynb #97f5ae20
+def _walk(net: "UNet", x: Tensor, emb: Tensor) -> Tensor:
+    "Down, through the middle, and up again with what was kept."
+    kept = [x]
+    again = net.config.checkpointing and torch.is_grad_enabled()
+    answer = partial(checkpoint, _answer, use_reentrant=False) if again else _answer
+    for layer in net.down:
+        x = answer(layer, emb, x) if isinstance(layer, Block) else layer(x)
+        kept.append(x)
+    for layer in net.middle:
+        x = answer(layer, emb, x)
+    for layer in net.up:
+        if isinstance(layer, Block):
+            x = answer(layer, emb, x, kept.pop())
+        else:
+            x = layer(x, kept[-1].shape[-2:])
+    return x
+
+# %% ../nbs/4_training/02_unet.ipynb #67ee9538
+def _check_times(t: Tensor, x: Tensor) -> None:
+    if t.dtype != torch.int64 or t.shape != x.shape[:1]:
+        raise ValueError(
+            f"t must be int64 of shape ({len(x)},), one time for each image, "
+            f"got {t.dtype} of shape {tuple(t.shape)}"
+        )
+
 # %% ../nbs/4_training/02_unet.ipynb #26958f32
 def _init_weights(net: "UNet") -> None:
     "As in the paper's code: Xavier; zero where a residual branch or the net ends."
@@ -319,39 +352,6 @@ class _Told(nn.Module):
         if self.context is not None:
             emb = emb + (self.context.null if y is None else self.context(y.to(emb)))
         return F.silu(emb)
-
-# %% ../nbs/4_training/02_unet.ipynb #97f5ae20
-def _answer(block: nn.Module, emb: Tensor, *features: Tensor) -> Tensor:
-    "What the block makes of the features, taken side by side as channels."
-    x = torch.cat(features, dim=1) if len(features) > 1 else features[0]
-    out: Tensor = block(x, emb)
-    return out
-
-
-def _walk(net: "UNet", x: Tensor, emb: Tensor) -> Tensor:
-    "Down, through the middle, and up again with what was kept."
-    kept = [x]
-    again = net.config.checkpointing and torch.is_grad_enabled()
-    answer = partial(checkpoint, _answer, use_reentrant=False) if again else _answer
-    for layer in net.down:
-        x = answer(layer, emb, x) if isinstance(layer, Block) else layer(x)
-        kept.append(x)
-    for layer in net.middle:
-        x = answer(layer, emb, x)
-    for layer in net.up:
-        if isinstance(layer, Block):
-            x = answer(layer, emb, x, kept.pop())
-        else:
-            x = layer(x, kept[-1].shape[-2:])
-    return x
-
-
-def _check_times(t: Tensor, x: Tensor) -> None:
-    if t.dtype != torch.int64 or t.shape != x.shape[:1]:
-        raise ValueError(
-            f"t must be int64 of shape ({len(x)},), one time for each image, "
-            f"got {t.dtype} of shape {tuple(t.shape)}"
-        )
 
 # %% ../nbs/4_training/02_unet.ipynb #87aae9be
 def load_weights(

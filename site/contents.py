@@ -56,6 +56,13 @@ class Page:
         return found[1] if found else ""
 
     @property
+    def needs(self) -> list["Page"]:
+        "The numbered pages before it whose modules it imports."
+        before = pages()[: pages().index(self)]
+        names = re.findall(r"^from ddpm_lit\.(\w+) import", "\n".join(self.cells), re.M)
+        return [page for page in before if page.module in names and page.number]
+
+    @property
     def title(self) -> str:
         "Its heading, with its number."
         lines = "\n".join(self.cells[:2]).splitlines()

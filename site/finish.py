@@ -13,12 +13,14 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from contents import ROOT, Page, pages
-from frame import HERE, REPOSITORY, SITE, framed
+from frame import HERE, LOST, MAP, REPOSITORY, SITE, framed
+from chapters import write as write_map
 from redirects import write as write_redirects
 from reference import write as write_reference
 from reshape import claims, reshape
 
-COLAB = "https://colab.research.google.com/github/ddpm-lit/ddpm_lit/blob/main/nbs"
+SECONDS = json.loads((ROOT / "nbs" / "seconds.json").read_text("utf-8"))
+COLAB = "https://colab.research.google.com/github/ddpm-lit/ddpm_lit/blob/colab/nbs"
 
 
 # What comes from npm
@@ -126,6 +128,8 @@ def finished(
         lead=lead["content"] if lead else "",
         picture=picture,
         minutes=max(1, round(words / 230)),
+        seconds=SECONDS.get(page.notebook),
+        needs=page.needs,
         notebook=page.notebook,
         notebook_file=page.notebook.rpartition("/")[2],
         colab=f"{COLAB}/{page.notebook}",
@@ -162,6 +166,17 @@ def first_picture(soup: BeautifulSoup, page: Page) -> str:
 
 def spans(soups: Iterable[BeautifulSoup]) -> list[Tag]:
     return [span for soup in soups for span in soup.select("span.math")]
+
+
+def lost(site: Path, today: str) -> None:
+    "What a host shows for an address that does not exist, from whatever folder."
+    text = """<p>The address may be old or have a typing mistake in it. Search the book
+    (press <kbd>/</kbd>), or begin at the <a href="{0}index.html">first page</a>, the
+    <a href="{0}reference/api/index.html">library</a> or the
+    <a href="{0}reference/equations.html">equation map</a>.</p>"""
+    root = re.sub("https://[^/]*", "", f"{SITE}/")
+    page = framed(LOST, text.format(root), root=root, date=today)
+    (site / LOST.address).write_text(page.replace("data-pagefind-body", ""), "utf-8")
 
 
 def sitemap(site: Path, addresses: Iterable[str]) -> None:
@@ -210,7 +225,9 @@ def finish(site: Path) -> None:
     shutil.rmtree(site / "site_libs", ignore_errors=True)
     (site / "search.json").unlink(missing_ok=True)
     write_redirects(site)
-    sitemap(site, made_here)
+    write_map(site, today)
+    lost(site, today)
+    sitemap(site, [MAP.address, *made_here])
     search(modules, site)
 
 

@@ -13,6 +13,7 @@ SITE = "https://ddpm-lit.github.io/ddpm_lit"
 REPOSITORY = "https://github.com/ddpm-lit/ddpm_lit"
 DOORS = [
     ("Read", "introduction.html"),
+    ("Map", "map.html"),
     ("Install", "index.html#two-commands"),
     ("Reference", "reference/api/index.html"),
 ]
@@ -41,6 +42,8 @@ class Made:
         return self.title
 
 
+LOST = Made("404.html", "This page is not here", part="")
+MAP = Made("map.html", "Map of the book", part="Start")
 LIBRARY = Made("reference/api/index.html", "Library")
 COMMAND = Made("reference/command.html", "Command")
 
@@ -53,7 +56,11 @@ def version() -> str:
 
 def framed(page: Page | Made, body: str, **facts: Any) -> str:
     "A whole page: the text in its frame. What facts there are, page.html says."
+    fonts = ["fonts/serif", "fonts/serif-italic", "fonts/sans", "fonts/code"]
+    if facts.get("formulas"):
+        fonts += ["katex/fonts/KaTeX_Main-Regular", "katex/fonts/KaTeX_Math-Italic"]
     known: dict[str, Any] = dict(
+        fonts=fonts,
         kind="page",
         name=page.title,
         title=page.title,
@@ -67,7 +74,7 @@ def framed(page: Page | Made, body: str, **facts: Any) -> str:
         site=SITE,
         repository=REPOSITORY,
         address=page.address,
-        root=page.root,
+        root=facts.get("root", page.root),
         doors=DOORS,
         book=sidebar(page),
         version=version(),
@@ -77,7 +84,7 @@ def framed(page: Page | Made, body: str, **facts: Any) -> str:
 
 def sidebar(here: Page | Made) -> list[dict[str, Any]]:
     "The parts with their pages; that of the page is open."
-    everything = [*pages(), LIBRARY, COMMAND]
+    everything = [*pages(), MAP, LIBRARY, COMMAND]
     names = dict.fromkeys(page.part for page in everything)
     return [
         {

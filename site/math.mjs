@@ -4,9 +4,11 @@ import katex from "katex";
 
 const formulas = JSON.parse(readFileSync(0, "utf8"));
 const options = { throwOnError: true, strict: "ignore", output: "htmlAndMathml" };
+const unsearched = ["<annotation", '<span class="katex-html"']; // a formula is found once, by its MathML
 const made = formulas.map(([tex, displayMode]) => {
   try {
-    return katex.renderToString(tex, { ...options, displayMode });
+    const text = katex.renderToString(tex, { ...options, displayMode });
+    return unsearched.reduce((all, part) => all.replaceAll(part, `${part} data-pagefind-ignore`), text);
   } catch (problem) {
     throw new Error(`${problem.message}\nin ${tex}`);
   }

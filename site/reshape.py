@@ -66,10 +66,16 @@ def evidence(main: Tag) -> None:
 
 def linked(heading: Tag) -> None:
     "A link to the heading, to be copied."
-    name = heading.get_text(" ", strip=True)
-    link = tag("a", "#", href=f"#{heading.get('id', '')}", class_="anchor")
+    name = re.sub("\ue000\\d+\ue001", "formula", heading.get_text(" ", strip=True))
+    heading.append(anchor(heading.get("id", ""), name))
+
+
+def anchor(place: str, name: str) -> Tag:
+    "A link to a place, which shows when one points at it."
+    link = tag("a", "#", href=f"#{place}", class_="anchor")
     link["aria-label"] = f"Link to {name}"
-    heading.append(link)
+    link["data-pagefind-ignore"] = ""
+    return link
 
 
 # Code
@@ -172,13 +178,21 @@ def folded(source: Tag, name: str) -> None:
 def claims(main: Tag) -> None:
     """Each claim becomes a block of its kind, its formula a display. This comes before
     the formulas are set."""
+    taken: set[str] = set()
     for line in main.select(".cell-output-markdown > p"):
         word = line.find("strong")
         words = word.get_text() if word else ""
         kind = KINDS.get(words, KINDS.get(words[: len("proved for")], ""))
         found = re.match(r"\s*\((.*)\)\s*$", named(word), re.S) if kind else None
         if found:
-            line.replace_with(block(kind, words, found[1], line, word))
+            made = block(kind, words, found[1], line, word)
+            place = re.sub(r"\W+", "-", f"claim {found[1].lower()}").strip("-")
+            while place in taken:
+                place += "-again"
+            taken.add(place)
+            made["id"] = place
+            made.select_one(".head").append(anchor(place, f"the claim {found[1]}"))
+            line.replace_with(made)
 
 
 def named(word: Tag) -> str:
@@ -256,6 +270,10 @@ def pictures(main: Tag, page: Page, site: Path) -> None:
             image["width"], image["height"] = map(str, size)
         if number:
             image["loading"] = "lazy"
+        place = image.find_parent(id=re.compile("^fig-"))
+        words = place and place.find("figcaption")
+        if words and not words.select("a.anchor"):
+            words.append(anchor(place["id"], "this figure"))
         image["decoding"] = "async"
         if not image.get("alt"):
             caption = image.find_parent("figure")
@@ -316,6 +334,8 @@ def contents(main: Tag) -> str:
             continue
         copy = BeautifulSoup(str(heading), "html.parser").find(heading.name)
         copy.select_one("a.anchor").decompose()
+        for link in copy.select("a"):
+            link.unwrap()
         text = copy.decode_contents().strip()
         out.append(
             f'<li class="{heading.name}"><a href="#{heading["id"]}">{text}</a></li>'

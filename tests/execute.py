@@ -5,8 +5,10 @@
 Figures are stored with two pixels for each one shown, in at most 256 colours."""
 
 import io
+import json
 import os
 import sys
+import time
 from base64 import b64decode, b64encode
 
 import nbformat
@@ -15,6 +17,7 @@ from nbclient import NotebookClient
 from nbdev.clean import nbdev_clean
 from PIL import Image
 
+SECONDS = NBS / "seconds.json"
 FIGURES = "--InlineBackend.figure_formats=retina"
 
 
@@ -27,13 +30,24 @@ def fewer_colours(encoded: str) -> str:
     return min(small, encoded.replace("\n", ""), key=len)
 
 
+def note(page, seconds: float) -> None:
+    "How long a page takes, which its head on the site says."
+    known = json.loads(SECONDS.read_text("utf-8")) if SECONDS.is_file() else {}
+    known[name_of(page)] = max(1, round(seconds))
+    order = {name_of(page): known.get(name_of(page)) for page in NOTEBOOKS}
+    kept = {name: time for name, time in order.items() if time}
+    SECONDS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+
+
 def run(page) -> None:
     notebook = read(page)
     where = {"metadata": {"path": str(page.parent)}}
     client = NotebookClient(
         notebook, timeout=600, resources=where, extra_arguments=[FIGURES]
     )
+    began = time.perf_counter()
     client.execute()
+    note(page, time.perf_counter() - began)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):

@@ -162,7 +162,7 @@ def measured(page) -> Layers:
         found.reprs += [text[:60] for text in map(bare, outputs) if REPR.match(text)]
         if not in_line:
             continue
-        if found.first is None and ("](" in cell.source and "![" in cell.source):
+        if found.first is None and re.search(r"!\[.*\]\(|<img ", cell.source):
             found.first = top / SCREEN
         if found.first is None and any(map(is_picture, outputs)):
             found.first = top / SCREEN

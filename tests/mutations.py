@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -37,6 +38,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "page"  # the judge that is the notebook itself
+PLUGINS: list[object] = []  # of pytest, for judges that are asked in another order
 HEAVY = """
     torch torch._dynamo torch.utils.tensorboard torchvision accelerate.tracking
     diffusers.models.unets.unet_2d sympy sympy.physics.units sympy.tensor.tensor
@@ -253,8 +255,12 @@ def put_back(folder: Path, before: dict[Path, bytes | None]) -> None:
 
 
 def limited() -> None:
-    "End this process after a while, if the environment says so: a mistake may loop."
-    signal.alarm(int(os.environ.get("MUTANT_LIMIT", 0)))
+    """End this process after so many seconds of work as the environment says: a mistake
+    may loop. It may wait ten times as long, and take 8 GB."""
+    if seconds := int(os.environ.get("MUTANT_LIMIT", 0)):
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
+        signal.alarm(10 * seconds)
 
 
 def try_from_here(mutation: Mutation, cells: list[str], first: int, names: dict):
@@ -306,12 +312,14 @@ def run_page(path: Path, mutations: tuple[Mutation, ...]) -> tuple[int, dict]:
 
 
 def run_tests(name: str) -> int:
-    """Run a file of tests, or one of its tests. pytest's exit code is 1 if one of them
+    """Run files of tests, or one of their tests. pytest's exit code is 1 if one of them
     failed, and more if they could not be run."""
     import pytest
 
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed
     quiet = "-x -q --tb=line --disable-warnings -p no:cacheprovider".split()
-    return int(pytest.main([*quiet, f"tests/{name}"]))
+    files = [f"tests/{file}" for file in name.split()]
+    return int(pytest.main([*quiet, *files], plugins=PLUGINS))
 
 
 def sit(

@@ -20,6 +20,7 @@ SCRIPTS = sorted(
     for folder in ("ddpm_lit", "tests", "benchmarks", "site")
     for path in (ROOT / folder).rglob("*.py")
     if path.name != "_modidx.py"  # made by nbdev, as the lists `__all__` are
+    and "node_modules" not in path.parts
 )
 # made by nbdev: the list of names, and the promise in a page's title as a docstring
 MADE = re.compile(r'^__all__ = \[.*?\]|\A""".*?"""', re.M | re.S)

@@ -9,9 +9,11 @@ from torch._dynamo.testing import CompileCounter
 from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, DPMSolver, DynamicThreshold
 from ddpm_lit import Gaussian, GaussianMixtureOracle, clip_prediction, ddpm_loss
 from ddpm_lit import gaussian_kl, guided, linear_schedule, min_snr_weight, q_posterior
-from ddpm_lit import q_sample, transition
-from ddpm_lit.editing import noise_up
-from ddpm_lit.elbo import decoder_log_prob, vlb_weight
+from ddpm_lit import ddim_encode, lerp, q_sample, sample, transition, vlb_terms
+from ddpm_lit.editing import image_to_image, interpolate, noise_up
+from ddpm_lit.editing import sample_with_shared_start, variance_preserving_mix
+from ddpm_lit.elbo import _prior, _step_kl, decoder_log_prob, vlb_weight
+from ddpm_lit.guidance import classifier_guided
 
 S = linear_schedule(20, 1e-3, 0.3)
 # (t, s): after two that differ, ints are traced as symbols
@@ -95,6 +97,117 @@ def test_a_step_is_traced_in_one_piece_and_seldom(f, times):
             compiled(x, eps, t, s), f(x, eps, t, s), rtol=1e-14, atol=1e-15
         )
     assert counter.frame_count <= (3 if times is INTS else 1)
+
+
+SEEN = classifier_guided(
+    Denoiser(net, S), lambda x, t: -(x - 0.3).pow(4).sum(1) * t, 2.0
+)
+
+
+def test_a_denoiser_with_a_classifier_is_traced_in_one_piece():
+    "It takes a gradient, which torch traces where it is told to."
+    torch._dynamo.reset()
+    x, (t, _) = images(0, 2, 3), TENSORS[0]
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        compiled = torch.compile(SEEN.model, fullgraph=True, backend="eager")
+        got = compiled(x, t)
+    torch.testing.assert_close(got, SEEN.model(x, t), rtol=1e-14, atol=1e-15)
+
+
+DEVICE = torch.device("meta")  # where a tensor has a place, a shape and no values
+THERE = torch.zeros(2, 3, device=DEVICE)
+
+
+@pytest.mark.parametrize("name, f", {**ANY, **WITH_TENSORS, **WITH_INTS}.items())
+def test_what_is_computed_lies_where_its_input_lies(name, f):
+    t, s = (times.to(DEVICE) for times in TENSORS[0])
+    if name not in WITH_INTS:
+        there = f(THERE, THERE, t, s)
+        for made in there if isinstance(there, tuple) else (there,):
+            assert made.device == DEVICE
+    if name not in WITH_TENSORS:  # what has no image in it stays on the CPU
+        made = f(THERE, THERE, 7, 3)
+        of_times = name in ("at", "transition", "from_clean", "min_snr", "vlb")
+        assert of_times or made.device == DEVICE
+
+
+PLAIN = Denoiser(net, S)
+LABELS = torch.tensor([1, 2])
+WALKS = dict(
+    ddpm=lambda x, y: sample(PLAIN, x, DDPM(3), y=y),
+    ddim=lambda x, y: sample(PLAIN, x, DDIM(3, 0.5), y=y),
+    solver=lambda x, y: sample(PLAIN, x, DPMSolver(3), y=y),
+    encode=lambda x, y: ddim_encode(PLAIN, x, DDIM(3), y=y),
+    bound=lambda x, y: vlb_terms(PLAIN, x, levels=None, y=y).total,
+    beta=lambda x, y: vlb_terms(PLAIN, x, levels=None, variance="beta").total,
+    varied=lambda x, y: image_to_image(PLAIN, x, 7, x, DDPM(3), y=y),
+    parted=lambda x, y: sample_with_shared_start(PLAIN, x, 2, 7, DDPM(3), y=y),
+    between=lambda x, y: interpolate(PLAIN, x, x, [0.5], DDIM(3), mixing=lerp),
+    mixed=lambda x, y: variance_preserving_mix(x, x, torch.tensor([0.1, 0.2])),
+    guided=lambda x, y: sample(guided(PLAIN, LABELS, LABELS * 2.0), x, DDIM(3)),
+    oracle=lambda x, y: guided(Denoiser(ORACLE, S), LABELS, 3.0)(x, 7).eps,
+    alone=lambda x, y: guided(Denoiser(ORACLE, S), 1, 1.0)(x, 7).eps,
+    classified=lambda x, y: SEEN(x, 7, y).x0,
+    components=lambda x, y: ORACLE(x, LABELS.to(x.device), y),
+    variance=lambda x, y: ORACLE.variance(x, 7, y),
+    density=lambda x, y: ORACLE.log_prob(x, 7),
+)
+
+
+@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
+def test_a_whole_walk_stays_where_it_begins(walk):
+    assert walk(THERE, LABELS.to(DEVICE)).device == DEVICE
+
+
+def curved(x, t, y=None):
+    "A network whose answer is nowhere a straight line."
+    return torch.sin(2 * x) + (0 if y is None else x.square() * y[:, None])
+
+
+def taken(sampler, t=7, s=3):
+    "One step, from x_t, what is predicted (or the noise) and what was before."
+
+    def step(x, eps):
+        pred = EPS.decode(S, eps, x, t)
+        before = EPS.decode(S, eps.sin(), x, t + 4)
+        return sampler.step(S, x, pred, t, s, eps.cos(), (t + 4, before))
+
+    return step
+
+
+STEPS = dict(
+    ddpm=taken(DDPM()),
+    beta=taken(DDPM(variance="beta")),
+    ddpm_to_0=taken(DDPM(), 1, 0),
+    ddim=taken(DDIM()),
+    eta=taken(DDIM(eta=0.5)),
+    eta_to_0=taken(DDIM(eta=1.0), 1, 0),
+    order_1=taken(DPMSolver(order=1)),
+    order_2=taken(DPMSolver()),
+    solver_to_0=taken(DPMSolver(), 1, 0),
+    guided=lambda x, eps: guided(Denoiser(curved, S), 1, 3.0)(x, 7).x0 + eps,
+    in_one_call=lambda x, eps: guided(Denoiser(ORACLE, S), 1, 3.0)(x, 7).x0 + eps,
+    clipped=lambda x, eps: Denoiser(curved, S, V, (-9, 9))(x, 7).eps + eps,
+    prior=lambda x, eps: _prior(S, x) + eps,
+    bound=lambda x, eps: _step_kl(S, x - eps.sin(), 7, "posterior"),
+    bound_beta=lambda x, eps: _step_kl(S, x - eps.sin(), 7, "beta"),
+    up=lambda x, eps: noise_up(S, x, 3, 7, eps),
+)
+
+
+@pytest.mark.parametrize("f", STEPS.values(), ids=STEPS)
+def test_gradients_through_a_step(f):
+    x, eps = (images(seed, 2, 3).requires_grad_() for seed in (0, 1))
+    assert torch.autograd.gradcheck(f, (x, eps), rtol=1e-5, atol=1e-7)
+
+
+def test_walks_and_bounds_hold_no_gradients():
+    x = images(0, 2, 3).requires_grad_()
+    denoiser = Denoiser(curved, S)
+    assert not vlb_terms(denoiser, x, levels=None).total.requires_grad
+    assert not sample(denoiser, x, DDIM(3)).requires_grad
+    assert not ddim_encode(denoiser, x, DDIM(3)).requires_grad
+    assert torch.is_grad_enabled()
 
 
 def test_gradients_through_the_closed_forms():

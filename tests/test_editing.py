@@ -1,6 +1,7 @@
 """Editing: mixtures of noises, parts of walks, image-to-image, common beginnings and
 inpainting, against closed forms on Gaussian data."""
 
+import inspect
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from strategies import images, seeds
 
 from ddpm_lit import DDIM, DDPM, X0, Denoiser, DPMSolver, GaussianMixtureOracle
+from ddpm_lit import DynamicThreshold, transition
 from ddpm_lit import cosine_schedule, ddim_encode
 from ddpm_lit import draw_noise, linear_schedule, q_sample, sample, sample_steps
 from ddpm_lit.editing import InpaintingSampler, SubWalk, between, grid_between
@@ -589,8 +591,6 @@ def test_mistakes_are_refused(call, names):
 
 
 def test_a_dynamic_threshold_is_a_clip_too():
-    from ddpm_lit import DynamicThreshold
-
     schedule, x0 = linear_schedule(), images(0, 2, 1, 4, 4).clamp(-1, 1)
 
     def net(x, t, y=None):
@@ -687,3 +687,203 @@ def test_numpys_integers_are_times_and_numbers():
         lambda t, n: trajectory(sample_steps(denoiser, x, DDIM(4)), n)[-1].x,
     ):
         assert torch.equal(f(t, np.int64(2)), f(300, 2))
+
+
+QUIET = Denoiser(lambda x, t, y=None: 0 * x, LINEAR, X0)
+
+
+def asked_of(call):
+    "The times at which a model is asked, and the batches."
+    asked = []
+
+    def model(x, t, y=None):
+        asked.append((int(t[0]), len(x)))
+        return 0 * x
+
+    call(Denoiser(model, LINEAR, X0))
+    return asked
+
+
+def test_the_defaults_of_editing():
+    x, all_times = number(0.1), list(range(1000, 0, -1))
+    fifty = list(range(1000, 0, -20))
+    times = lambda call: [t for t, _ in asked_of(call)]
+    got = times(lambda d: interpolate(d, x, x, [0.5]))
+    assert got == 2 * fifty[::-1] + fifty
+    got = times(lambda d: image_to_image(d, x, 60, x))
+    assert got == all_times[-60:]
+    got = times(lambda d: interpolate_at(d, x, x, [0.5], 60, x))
+    assert got == all_times[-60:]
+    got = asked_of(lambda d: sample_with_shared_start(d, x, 3, 60))
+    assert got == [(t, 3 if t <= 60 else 1) for t in all_times]
+    assert SubWalk(DDIM()) == SubWalk(DDIM(), None, 0)
+    a, b, w = images(0, 2, 3), images(1, 2, 3), [0.25, 0.5]
+    assert torch.equal(between(a, b, w), between(a, b, w, slerp))
+    corners = images(2, 4, 3)
+    assert torch.equal(grid_between(corners, 2, 2), grid_between(corners, 2, 2, slerp))
+
+
+def test_the_mixture_that_is_asked_for_is_made():
+    a, b = 0.3 * images(0, 2, 3), 0.3 * images(1, 2, 3)
+    still = Denoiser(lambda x, t: 0 * x, LINEAR)  # ε̂ = 0: the way up only shrinks
+    for mixing in (lerp, variance_preserving_mix, slerp):
+        got = interpolate(still, a, b, [0.3, 0.6], DDIM(5), mixing=mixing)
+        torch.testing.assert_close(got, between(a, b, [0.3, 0.6], mixing))
+    wide = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    for turn in (0.01, 1.0, 2.6, 3.1):  # almost opposite is not opposite
+        end = torch.tensor([[math.cos(turn), math.sin(turn)]], dtype=torch.float64)
+        half = torch.tensor([[math.cos(turn / 2), math.sin(turn / 2)]]).double()
+        torch.testing.assert_close(slerp(wide, end, 0.5), half, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: lerp(BATCH, BATCH, -0.1), r"w must lie in \[0, 1\]"),
+        (lambda: lerp(BATCH, BATCH, torch.ones(2, 1)), "w must be a number, or one"),
+        (
+            lambda: between(BATCH, BATCH, torch.ones(2, 2)),
+            "weights must be one or more",
+        ),
+        (lambda: between(BATCH, BATCH, 0.5), "weights must be one or more"),
+        (lambda: between(BATCH, BATCH[:1], [0.5]), "b must have the shape of a"),
+        (lambda: grid_between(images(0, 4, 2), 2, 1), "rows and columns must be at"),
+        (lambda: SubWalk(DDIM(5), end=-1).pairs(LINEAR), r"end must lie in 0\.\.999"),
+        (lambda: SubWalk(DDIM(5), 9, 10).pairs(LINEAR), "below start = 9, got 10"),
+        (
+            lambda: sample_with_shared_start(
+                QUIET, BATCH, 2, 801, DDPM(timesteps=[800])
+            ),
+            r"t must lie in 1\.\.800, where the walk starts, got 801",
+        ),
+        (lambda: inpaint(QUIET, BATCH, KEEP, BATCH, jump=0), "resamples and jump must"),
+        (lambda: inpaint(QUIET, BATCH, KEEP[0], BATCH), "mask must have the shape of"),
+        (lambda: InpaintingSampler(DDIM(5), BATCH, KEEP.T), "mask must have the shape"),
+        (lambda: InpaintingSampler(DDIM(5), BATCH, KEEP.long()), "mask must be bool"),
+        (
+            lambda: InpaintingSampler(DDIM(5), BATCH, KEEP).step(
+                LINEAR, BATCH, QUIET(BATCH, 9), 9, 5
+            ),
+            "noise must be a tensor where a step is stochastic",
+        ),
+    ],
+)
+def test_more_mistakes_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("clip", [(-0.5, 2.0), DynamicThreshold()])
+def test_clean_data_may_lie_on_the_borders_of_clip_and_not_beyond(clip):
+    low, high = (-1.0, 1.0) if isinstance(clip, DynamicThreshold) else clip
+    denoiser, b = Denoiser(QUIET.model, LINEAR, X0, clip), number(0.1)
+    walks = (
+        lambda x: image_to_image(denoiser, x, 3, b),
+        lambda x: interpolate(denoiser, x, b, [0.5], DDIM(2), mixing=lerp),
+        lambda x: interpolate(denoiser, b, x, [0.5], DDIM(2), mixing=lerp),
+        lambda x: interpolate_at(denoiser, x, b, [0.5], 3, b),
+        lambda x: interpolate_at(denoiser, b, x, [0.5], 3, b),
+        lambda x: inpaint(denoiser, x, b > 0, b, DDIM(2), resamples=1),
+    )
+    for walk in walks:
+        for fine in (low - 1e-6, low, high, high + 1e-6):
+            assert walk(number(fine)).isfinite().all()
+        for wrong in (low - 2e-6, low - 0.5, high + 2e-6, high + 0.5):
+            with pytest.raises(ValueError, match="x0 must lie in .* the range of clip"):
+                walk(number(wrong))
+    hole = torch.zeros(1, 1, dtype=torch.bool)  # what it leaves out is not looked at
+    assert inpaint(denoiser, number(9.0), hole, b, DDIM(2)).isfinite().all()
+    if isinstance(clip, tuple):  # no images have no values outside of it
+        nothing = torch.zeros(0, 1)
+        assert image_to_image(denoiser, nothing, 3, nothing).shape == (0, 1)
+
+
+def test_ends_of_parts_and_numbers_on_the_border_are_taken():
+    assert SubWalk(DDIM(5), 1, 0).pairs(LINEAR) == [(1, 0)]
+    assert SubWalk(DDIM(5), 1000, 999).pairs(LINEAR) == [(1000, 999)]
+    assert SubWalk(DDIM(5), 400, 200).pairs(LINEAR) == [(400, 200)]
+    assert grid_between(images(0, 4, 2), 2, 2).shape == (4, 2)
+    assert between(BATCH, BATCH, [0.5]).shape == (2, 3)
+    for t in (1, 1000):
+        got = sample_with_shared_start(Denoiser(net, LINEAR), BATCH, 1, t, DDIM(5))
+        assert got.shape == (2, 3)
+    step = next(sample_steps(Denoiser(net, LINEAR), BATCH, DDIM(5)))
+    assert trajectory([step]) == [step] == trajectory([step], 5)
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        trajectory([step], 0)
+    assert torch.equal(stack_steps([step]), step.x)
+
+
+def test_half_precision_is_widened_everywhere():
+    x, e = BATCH.half(), images(9, 2, 3).half()
+    up = noise_up(LINEAR, x, 400, 700, e)
+    want = noise_up(LINEAR, x.double(), 400, 700, e.double())
+    assert up.dtype == torch.float32
+    torch.testing.assert_close(up.double(), want, rtol=1e-6, atol=1e-6)
+    for mixing in (lerp, variance_preserving_mix, slerp):
+        exact = mixing(x.double(), e.double(), 0.3)
+        torch.testing.assert_close(mixing(x, e, 0.3).double(), exact, rtol=0, atol=2e-6)
+    got = inpaint(QUIET, x, KEEP, e, DDIM(2), resamples=1)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, torch.where(KEEP, x.float(), 0))
+
+
+def test_inpainting_is_algorithm_1_to_the_last_digit():
+    "Noise for the known pixels, then for the way up, from one generator, in float64."
+    x0, xT, solver = images(0, 2, 3), images(1, 2, 3), DPMSolver(4)
+    denoiser, g, y = Denoiser(net, LINEAR), generator(7), torch.tensor([1.0, 2.0])
+    draw = lambda: torch.randn(2, 3, generator=g, dtype=torch.float64)
+    x, pairs, want = xT, solver.pairs(LINEAR), []
+    for block in (pairs[:3], pairs[3:]):
+        for again in range(2):
+            if again:
+                alpha, beta = transition(LINEAR, block[-1][1], block[0][0])
+                x = alpha.sqrt() * x + beta.sqrt() * draw()
+            before = None
+            for t, s in block:
+                pred = denoiser(x, t, y)
+                known = q_sample(LINEAR, x0, s, draw()) if s else x0
+                free = solver.step(LINEAR, x, pred, t, s, None, before)
+                x, before = torch.where(KEEP, known, free), (t, pred)
+                want.append((t, s, x))
+    how = dict(resamples=2, jump=3, y=y)
+    steps = inpaint_steps(denoiser, x0, KEEP, xT, solver, **how, generator=generator(7))
+    for step, (t, s, x) in zip(steps, want, strict=True):
+        assert (step.t, step.s) == (t, s) and torch.equal(step.x, x)
+    got = inpaint(denoiser, x0, KEEP, xT, solver, **how, generator=generator(7))
+    assert torch.equal(got, x)
+
+
+def test_each_route_draws_from_its_generator_alone():
+    denoiser, a, b = Denoiser(net, LINEAR), images(0, 2, 3), images(1, 2, 3)
+    sampler = DDPM(4)
+    for walk in (
+        lambda g: image_to_image(denoiser, a, 500, b, sampler, generator=g),
+        lambda g: interpolate_at(
+            denoiser, a, b, [0.5], 500, a, b, sampler, generator=g
+        ),
+        lambda g: sample_with_shared_start(denoiser, a, 2, 500, sampler, generator=g),
+        lambda g: inpaint(denoiser, a, KEEP, b, sampler, resamples=2, generator=g),
+    ):
+        torch.manual_seed(0)
+        first = walk(generator(3))
+        torch.manual_seed(1)
+        assert torch.equal(first, walk(generator(3)))
+        assert not torch.equal(first, walk(generator(4)))
+
+
+def test_contexts_are_told_apart_after_a_common_beginning():
+    asked = []
+    model = lambda x, t, y: asked.append(y.tolist()) or 0 * x
+    contexts = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)
+    walk = dict(y=contexts, sampler=DDIM(2))
+    sample_with_shared_start(Denoiser(model, LINEAR, X0), BATCH, 2, 500, **walk)
+    each = [[0.1, 0.2], [0.1, 0.2], [0.3, 0.4], [0.3, 0.4]]
+    assert asked == [contexts.tolist(), each]
+
+
+def test_the_defaults_of_inpainting():
+    for f in (inpaint, inpaint_steps):
+        default = {k: p.default for k, p in inspect.signature(f).parameters.items()}
+        assert default["sampler"] == DDPM(steps=250)
+        assert (default["resamples"], default["jump"]) == (10, 10)

@@ -10,9 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import images, schedules, seeds, strides
 
-from ddpm_lit import NoiseSchedule, gaussian_kl, linear_schedule, q_posterior, q_sample
-from ddpm_lit.forward import draw_noise, transition
-from ddpm_lit.gaussian import Gaussian
+from ddpm_lit import (
+    NoiseSchedule,
+    gaussian_kl,
+    linear_schedule,
+    q_marginal,
+    q_posterior,
+    q_sample,
+)
+from ddpm_lit.forward import Stream, draw_noise, keyed_generator, keyed_seed
+from ddpm_lit.forward import transition
+from ddpm_lit.gaussian import Gaussian, readable
 
 
 @given(schedules(ends_at_zero=True), seeds, st.data())
@@ -36,6 +44,45 @@ def test_q_sample_is_equation_4_for_each_image(schedule, seed, data):
             rtol=1e-13,
             atol=1e-13,
         )
+
+
+@given(schedules(ends_at_zero=True), seeds, st.data())
+def test_the_marginal_is_what_q_sample_draws_from(schedule, seed, data):
+    "Mean without noise, and its variance for each image, for many times as for one."
+    few = st.lists(st.integers(0, schedule.T), min_size=3, max_size=3)
+    t, x0 = torch.tensor(data.draw(few)), images(seed, 3, 2, 2)
+    law, zero = q_marginal(schedule, x0, t), torch.zeros_like(x0)
+    torch.testing.assert_close(law.mean, q_sample(schedule, x0, t, zero))
+    assert law.var.shape == (3, 1, 1)
+    for i in range(3):
+        abar = schedule.alpha_bar[t[i]].item()
+        one = q_marginal(schedule, x0[i : i + 1], int(t[i]))
+        assert abs(law.var[i].item() - (1 - abar)) < 1e-15
+        assert abs(one.var.item() - (1 - abar)) < 1e-15
+        exact = math.sqrt(abar) * x0[i]
+        torch.testing.assert_close(one.mean[0], exact, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(law.mean[i], exact, rtol=1e-13, atol=1e-13)
+
+
+def test_the_marginal_draws_what_q_sample_draws():
+    x0, eps = images(0, 4, 2), images(1, 4, 2)
+    for t in (0, 1, 500, torch.tensor([0, 1, 700, 1000])):
+        drawn = q_marginal(linear_schedule(), x0, t).sample(eps)
+        wanted = q_sample(linear_schedule(), x0, t, eps)
+        torch.testing.assert_close(drawn, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "x0, t, words",
+    [
+        (torch.zeros(2, 3, dtype=torch.uint8), 1, "x0 must be a floating-point"),
+        (torch.zeros(2, 3), torch.tensor([1, 2, 3]), "t must have one time for each"),
+        (torch.zeros(2, 3), 1001, "t"),
+    ],
+)
+def test_a_marginal_of_what_has_none_is_refused(x0, t, words):
+    with pytest.raises(ValueError, match=words):
+        q_marginal(linear_schedule(), x0, t)
 
 
 @given(strides())
@@ -191,6 +238,7 @@ def test_noise_for_each_image_does_not_depend_on_the_batch():
 
 S = linear_schedule(10, 1e-3, 0.2)
 X = torch.zeros(2, 1, 2, 2)
+ONE = torch.tensor(1.0)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +256,19 @@ X = torch.zeros(2, 1, 2, 2)
         (lambda: q_posterior(S, X, X, 3, 5), ["s", "t", "5"]),
         (lambda: transition(S, torch.tensor([1, 4]), torch.tensor([3, 4])), ["s = 4"]),
         (lambda: transition(S, torch.tensor([-1, 0]), 4), ["s = -1", "t = 4"]),
+        (lambda: transition(S, torch.tensor([0, 4]), torch.tensor([1, 4])), ["s = 4"]),
+        (lambda: transition(S, 0, 0), ["t must lie in 1..10", "0"]),
+        (
+            lambda: transition(S, torch.tensor([1]), torch.tensor([3, 4])),
+            ["s must have the shape of t, (2,)", "(1,)"],
+        ),
+        (
+            lambda: q_posterior(S, X, X, torch.tensor([3, 4, 5])),
+            ["t and s", "one time for each of the 2 images", "3"],
+        ),
+        (lambda: q_sample(S, X.long(), 3, X.long()), ["x0", "floating", "int64"]),
+        (lambda: Gaussian(X, ONE).sample(X[:1]), ["noise", "(2, 1, 2, 2)"]),
+        (lambda: draw_noise((2, 1), 7), ["generator", "sequence", "int"]),
         (lambda: q_posterior(S, X, X, 0), ["t", "0"]),
         (lambda: q_posterior(S, X, X, 11), ["t", "11"]),
         (lambda: draw_noise((2, 1), [torch.Generator()]), ["generator", "2", "1"]),
@@ -266,7 +327,6 @@ def test_numpys_integers_are_times():
 
 
 EIGHT, COLUMN = torch.zeros(8), torch.zeros(8, 1)
-ONE = torch.tensor(1.0)
 
 
 @pytest.mark.parametrize(
@@ -297,3 +357,64 @@ def test_shapes_that_belong_together_are_taken():
     assert Gaussian(torch.zeros(7, 4), ONE).log_prob(torch.zeros(1, 4)).shape == (7, 4)
     assert Gaussian(torch.zeros(7, 4), ONE).log_prob(ONE).shape == (7, 4)
     assert Gaussian(ONE, ONE).log_prob(EIGHT).shape == (8,)
+
+
+def test_a_stride_may_begin_at_clean_data_for_some_of_the_images():
+    alpha, beta = transition(S, torch.tensor([0, 1]), torch.tensor([1, 3]))
+    want = [transition(S, s, t) for s, t in ((0, 1), (1, 3))]
+    assert torch.equal(alpha, torch.stack([a for a, _ in want]))
+    assert torch.equal(beta, torch.stack([b for _, b in want]))
+
+
+class Elsewhere(torch.Generator):
+    "A generator of another device, where there are no values to bring back."
+
+    device = torch.device("meta")
+
+
+def test_noise_comes_from_its_generator_alone_and_is_drawn_where_that_is():
+    seeded = lambda: torch.Generator().manual_seed(5)
+    draws = {1: [], 2: []}
+    for seed in (0, 1):
+        for number, drawn in draws.items():
+            torch.manual_seed(seed)
+            generator = [seeded()] * 2 if number == 2 else seeded()
+            drawn.append(draw_noise((2, 3), generator))
+    assert torch.equal(*draws[1]) and torch.equal(*draws[2])
+    for generator in (Elsewhere(), [Elsewhere(), Elsewhere()]):
+        assert draw_noise((2, 3), generator, "meta").device.type == "meta"
+        with pytest.raises(NotImplementedError):
+            draw_noise((2, 3), generator, "cpu")
+
+
+def test_keys_and_streams_are_never_renumbered():
+    "Images that were drawn with them must come again: 63 bits of numpy's SeedSequence."
+    names = "EPOCH STEP DROPOUT DRAW FEATURES BOUND LABELS BASELINE"
+    assert {s.name: int(s) for s in Stream} == dict(zip(names.split(), range(8)))
+    assert keyed_seed(0) == 7896617691693857887
+    assert keyed_seed(0, 1) == 2918264622725855778
+    assert keyed_seed(7, Stream.DRAW, 12) == 3461307021533076983
+    generator = keyed_generator(7, 3, 12)
+    assert generator.initial_seed() == keyed_seed(7, 3, 12)
+    assert generator.device.type == "cpu"
+
+
+def test_values_elsewhere_are_not_read():
+    assert readable(ONE) and not readable(ONE.to("meta"))
+    negative = torch.full((8,), -1.0, device="meta")  # nobody can know
+    assert Gaussian(negative, negative).var.device.type == "meta"
+    times = torch.tensor([0, 0], device="meta")
+    assert all(made.is_meta for made in transition(S, times, times))
+
+
+def test_the_divergence_keeps_its_digits_where_no_series_helps():
+    mpmath = pytest.importorskip("mpmath")
+    ratios = torch.linspace(0.501, 1.6, 120, dtype=torch.float64)
+    kl = gaussian_kl(
+        Gaussian(0 * ratios, 0.3 * ratios), Gaussian(0 * ratios, 0.3 * ONE)
+    )
+    w = mpmath.mpf((0.3 * ONE).item())
+    with mpmath.workdps(40):
+        exact = [mpmath.mpf(v.item()) / w for v in 0.3 * ratios]
+        exact = [float((r - 1 - mpmath.log(r)) / 2) for r in exact]
+    assert kl.tolist() == pytest.approx(exact, rel=6e-15, abs=0)

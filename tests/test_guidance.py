@@ -495,3 +495,11 @@ def test_guided_denoisers_keep_how_they_are_asked():
     ):
         assert made.schedule is base.schedule and made.param == V
         assert made.clip == base.clip
+
+
+def test_a_scale_is_looked_at_on_the_cpu_whatever_is_the_default_device():
+    base = asking(lambda x, t, y=None: x)
+    with torch.device("meta"):  # where nothing can be looked at
+        assert guided(base, 1, 3.0)(images(0, 2, 3).to("meta"), 7).x0.is_meta
+        with pytest.raises(ValueError, match="scale must be a finite number"):
+            guided(base, 1, math.nan)

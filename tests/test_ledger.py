@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 import ledger
+import website
 import pytest
 from book import NOTEBOOKS, PACKAGE, module_of, name_of, read
 from ddpm_lit import proof
@@ -120,15 +121,7 @@ def shown(path) -> str:
     )
 
 
-ANCHORS = {
-    p: {
-        ledger.slug(m)
-        for c in read(p).cells
-        if c.cell_type == "markdown"
-        for m in re.findall(r"^##+ (.+)$", c.source, re.M)
-    }
-    for p in NOTEBOOKS
-}
+ANCHORS = {p: website.anchors(p) for p in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
@@ -145,17 +138,18 @@ def test_links_into_a_page_find_their_heading(path):
 def test_the_ear_hears_where_a_claim_is_made():
     claims = LEDGER["1_mathematics/01_notation.ipynb"]
     heard = [(c["section"], c["kind"], c.get("case")) for c in claims]
+    more = "Evidence: what is proved in another way, and what is refused"
     assert heard == [
         ("`prove`", "proved", None),
-        ("`prove`", "proved", None),
-        ("`prove`", "proved", None),
-        ("`prove`", "by definition", None),
-        ("`prove`", "by definition", None),
-        ("`prove`", "special case", "three steps"),
-        ("`prove`", "proved", None),
+        (more, "proved", None),
+        (more, "by definition", None),
+        (more, "proved", None),
+        (more, "by definition", None),
+        (more, "special case", "three steps"),
+        (more, "proved", None),
         ("`refute`", "refuted", None),
         ("`checks`", "checked", None),
-        ("`checks`", "checked", None),
+        ("Evidence: random numbers, and a check that fails", "checked", None),
         ("`ties`", "tied", None),
     ]
     assert claims[-1]["function"] == "stride_noise"

@@ -20,8 +20,10 @@ MACHINE_PATH = re.compile(
 # busy machine does not make a page slow
 LIMIT = 120
 MATHEMATICS = ledger.PAGES
-# made from the ledger: what they store must be what they show
-MADE = [p for p in NOTEBOOKS if p.stem in ("index", "equations", "pitfalls")]
+# made from the ledger or from other pages: what they store must be what they show
+MADE = [
+    p for p in NOTEBOOKS if p.stem in ("index", "equations", "pitfalls", "bibliography")
+]
 # their tables are read from results/: what they store must be what the files say
 STUDIES = [
     p
@@ -73,7 +75,7 @@ def test_runs_from_top_to_bottom(path, clerk):
         )
     if path in MADE:
         assert shown(notebook) == shown(read(path)), (
-            "run this page again: the ledger has changed"
+            "run this page again: what it is made from has changed"
         )
     if path in STUDIES:
         assert words(notebook) == words(read(path)), (
@@ -338,6 +340,9 @@ def test_the_sidebar_lists_every_notebook_in_reading_order():
         *names(NUMBERED),
         "reference/equations.ipynb",
         "reference/pitfalls.ipynb",
+        "reference/names.ipynb",
+        "reference/glossary.ipynb",
+        "reference/bibliography.ipynb",
         "reference/refusals.ipynb",
     ]
 

@@ -19,7 +19,7 @@ from ddpm_lit import NoiseSchedule
 from ddpm_lit import Prediction, Step, cosine_schedule, ddim_encode, linear_schedule
 from ddpm_lit import sample, sample_steps, scaled_linear_schedule, sigmoid_schedule
 from ddpm_lit import zero_terminal_snr
-from ddpm_lit.ddpm import time_pairs
+from ddpm_lit.ddpm import time_pairs, time_steps
 
 SPACINGS = ["trailing", "leading", "linspace", "quadratic"]
 M, VAR = 0.3, 0.25  # the data: N(0.3, 0.25)
@@ -668,3 +668,162 @@ def test_labels_reach_the_way_back():
     abar = linear_schedule().alpha_bar[-1]  # ε̂ is constant: one stride or four
     eps = (1 - abar).sqrt() * torch.tensor([[0.5], [-0.5]])
     torch.testing.assert_close(up, abar.sqrt() * x0 + eps, rtol=1e-6, atol=1e-6)
+
+
+def test_the_defaults_of_the_samplers_are_those_of_their_pages():
+    assert DDPM() == DDPM(None, "posterior", "trailing", None, 1.0)
+    assert DDIM() == DDIM(50, 0.0, "trailing", None, 1.0)
+    assert DDPM().pairs(linear_schedule()) == time_pairs(1000)
+    assert DDIM().pairs(linear_schedule()) == time_pairs(1000, 50)
+    asked = []
+    model = lambda x, t: asked.append(int(t[0])) or 0 * x
+    denoiser, x = Denoiser(model, linear_schedule(), V), images(0, 1, 3)
+    for walk in (sample, ddim_encode, lambda *given: list(sample_steps(*given))):
+        walk(denoiser, x)
+    all_steps, fifty = list(range(1000, 0, -1)), list(range(20, 1001, 20))
+    assert asked == all_steps + fifty + all_steps
+
+
+@pytest.mark.parametrize("sampler", [DDPM(3), DDIM(3, 0.5)])
+def test_there_is_no_way_back_with_noise(sampler):
+    denoiser = Denoiser(net, linear_schedule())
+    with pytest.raises(ValueError, match="sampler must draw no noise.*got DD"):
+        ddim_encode(denoiser, images(0, 1, 3), sampler)
+
+
+def test_no_more_noise_is_drawn_than_is_needed():
+    "None for the last step, and none at all where η = 0."
+    denoiser, x = Denoiser(net, linear_schedule()), images(0, 2, 3)
+    for sampler, drawn in ((DDPM(4), 3), (DDIM(4, 0.5), 3), (DDPM(1), 0), (DDIM(4), 0)):
+        generator, other = (torch.Generator().manual_seed(1) for _ in range(2))
+        sample(denoiser, x, sampler, generator=generator)
+        for _ in range(drawn):
+            torch.randn(2, 3, generator=other, dtype=torch.float64)
+        assert torch.equal(generator.get_state(), other.get_state()), sampler
+
+
+def test_times_by_their_formulas():
+    "Rounded to the nearest but for quadratic, which is rounded down, and pushed apart."
+    i, j = range(6, 0, -1), range(5, -1, -1)
+    assert time_steps(100, 6) == [round(k * 100 / 6) for k in i]
+    assert time_steps(100, 6, "linspace") == [1 + round(k * 99 / 5) for k in j]
+    assert time_steps(100, 6, "leading") == [1 + k * 16 for k in j]
+    down = [100, *(1 + int(100 * k**2 / 25) for k in j[1:])]
+    assert time_steps(100, 6, "quadratic") == down
+    down = [1 + int(80 * k**2 / 25) for k in j]
+    assert time_steps(100, 6, "quadratic", quad_end=0.8) == down
+    assert time_steps(100, 20, "quadratic", quad_end=0.2)[-6:] == [6, 5, 4, 3, 2, 1]
+    assert time_steps(5, 4, "quadratic") == [5, 3, 2, 1]
+    for spacing in SPACINGS:
+        assert time_steps(7, 1, spacing) == [7] and time_steps(1, None, spacing) == [1]
+        assert time_steps(2, 2, spacing) == [2, 1]
+    assert time_steps(9, timesteps=(9, 1)) == [9, 1]
+    assert time_steps(9, timesteps=[4]) == [4]
+
+
+@pytest.mark.parametrize(
+    "options, names",
+    [
+        (dict(steps=2.0), ["steps must be an integer >= 1", "2.0"]),
+        (dict(steps=0), ["steps must be an integer >= 1", "0"]),
+        (dict(steps=11), ["steps must be at most T = 10", "11"]),
+        (dict(quad_end=0), ["quad_end must lie in (0, 1]", "0"]),
+        (dict(quad_end=1.01), ["quad_end must lie in (0, 1]", "1.01"]),
+        (dict(timesteps=()), ["timesteps must be one or more integers", "()"]),
+        (dict(timesteps=(3, 1.0)), ["timesteps must be one or more integers", "1.0"]),
+        (dict(timesteps=(3, 3)), ["timesteps must be strictly decreasing", "[3, 3]"]),
+        (dict(timesteps=(11, 1)), ["timesteps must lie in 1..10", "11"]),
+        (dict(timesteps=(1, 0)), ["timesteps must lie in 1..10", "0"]),
+        (dict(timesteps=(5, 3, 0)), ["timesteps must lie in 1..10", "0"]),
+        (dict(spacing="even"), ["spacing must be one of trailing, leading", "even"]),
+    ],
+)
+def test_times_that_are_none_are_refused(options, names):
+    for make in (time_steps, time_pairs):
+        with pytest.raises(ValueError) as refusal:
+            make(10, **options)
+        assert all(name in str(refusal.value) for name in names), str(refusal.value)
+    if "11" not in names and 0 not in options.get("timesteps", ()):  # whatever T is
+        for make in (DDPM, DDIM):
+            with pytest.raises(ValueError):
+                make(**options)
+
+
+def test_the_warning_says_how_much_and_points_at_the_caller():
+    def steps(abar, **options):
+        denoiser = Denoiser(net, NoiseSchedule([1.0, 0.5, abar]), **options)
+        return sample_steps(denoiser, images(0, 1, 3))
+
+    words = "magnified 10,000 times in x0 at t = 2, where SNR is 1e-08"
+    call = compile("steps(denoiser, x)", "the caller", "exec")
+    denoiser = Denoiser(net, NoiseSchedule([1.0, 0.5, 1e-8]))
+    with pytest.warns(UserWarning, match=words) as warned:
+        exec(call, dict(steps=sample_steps, denoiser=denoiser, x=images(0, 1, 3)))
+    assert warned[0].filename == "the caller"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        steps(1.1e-6)
+        steps(9.999990000009998e-07)  # SNR is 1e-6, to the last bit
+        steps(1e-8, param=V)
+        steps(0.0, param=X0)
+        with pytest.raises(UserWarning):
+            steps(0.9e-6)
+        with pytest.raises(ValueError, match="param must be X0 or V where SNR is 0"):
+            steps(0.0, clip=(-1, 1))
+
+
+def test_each_step_tells_where_it_stands():
+    denoiser, x = Denoiser(net, linear_schedule()), images(0, 2, 3)
+    y = torch.tensor([1.0, 2.0])
+    first, second = sample_steps(denoiser, x, DDIM(2), y=y)
+    pred = denoiser(x, 1000, y)
+    assert (first.t, first.s, second.t, second.s) == (1000, 500, 500, 0)
+    assert torch.equal(first.x0, pred.x0) and torch.equal(second.x0, second.x)
+    want = DDIM(2).step(linear_schedule(), x, pred, 1000, 500)
+    assert torch.equal(first.x, want)
+    assert torch.equal(second.x, sample(denoiser, x, DDIM(2), y=y))
+    held = x.clone().requires_grad_()
+    assert not next(sample_steps(denoiser, held, DDIM(2))).x.requires_grad
+
+
+@pytest.mark.parametrize("at, times", [("upper", [3, 6, 10]), ("lower", [1, 3, 6])])
+def test_the_way_back_asks_at_the_end_that_is_named(at, times):
+    schedule, x0, asked = linear_schedule(10), images(0, 2, 3), []
+
+    def model(x, t):
+        asked.append(int(t[0]))
+        return torch.sin(3 * x) + t[:, None] / 10
+
+    sampler, denoiser = DDIM(timesteps=[10, 6, 3]), Denoiser(model, schedule)
+    up = ddim_encode(denoiser, x0, sampler, at=at)
+    assert asked == times
+    x, levels = x0.double(), [0, 3, 6, 10]
+    for t, s, told in zip(levels[1:], levels, times):
+        abar_t, abar_s = schedule.at(t), schedule.at(s)
+        eps = torch.sin(3 * x) + told / 10
+        x = abar_t.sqrt() * (x - (1 - abar_s).sqrt() * eps) / abar_s.sqrt()
+        x = x + (1 - abar_t).sqrt() * eps
+    torch.testing.assert_close(up.double(), x, rtol=1e-5, atol=1e-5)
+    if at == "upper":  # as where nothing is said
+        assert torch.equal(up, ddim_encode(denoiser, x0, sampler))
+
+
+def test_the_end_of_a_stride_is_upper_or_lower():
+    denoiser = Denoiser(net, linear_schedule())
+    with pytest.raises(ValueError, match="at must be 'upper' or 'lower', got 'middle'"):
+        ddim_encode(denoiser, images(0, 1, 3), DDIM(2), at="middle")
+
+
+def test_a_step_is_told_what_was_seen_in_the_step_before():
+    told = []
+
+    class Noting(DDIM):
+        def step(self, schedule, x, pred, t, s, noise=None, previous=None):
+            told.append((t, pred, previous))
+            return super().step(schedule, x, pred, t, s, noise)
+
+    sample(Denoiser(net, linear_schedule()), images(0, 2, 3), Noting(4))
+    assert [previous for _, _, previous in told] == [
+        None,
+        *(seen[:2] for seen in told[:3]),
+    ]

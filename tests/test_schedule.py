@@ -2,6 +2,7 @@
 published."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from strategies import betas, schedules
 
 from ddpm_lit import NoiseSchedule, cosine_schedule, linear_schedule
 from ddpm_lit import scaled_linear_schedule, sigmoid_schedule, zero_terminal_snr
+from ddpm_lit.schedule import AlphaBarTable, at_least_float32, check_times
+from ddpm_lit.schedule import expand, float64
 
 MAKERS = [linear_schedule, scaled_linear_schedule, cosine_schedule, sigmoid_schedule]
 
@@ -246,3 +249,113 @@ def test_numpys_integers_are_integers_and_truth_values_are_none():
             linear_schedule().at(wrong)
         with pytest.raises(ValueError, match="be an integer"):
             linear_schedule(wrong)
+
+
+def test_a_schedule_has_a_thousand_steps_and_tells_its_ends():
+    for make in MAKERS:
+        assert make().T == 1000
+    told = "NoiseSchedule(T=1000, ᾱ_1=0.9999, ᾱ_T=4.036e-05)"
+    assert repr(linear_schedule()) == told
+    assert repr(NoiseSchedule([1, 0.5])) == "NoiseSchedule(T=1, ᾱ_1=0.5, ᾱ_T=0.5)"
+
+
+@pytest.mark.parametrize(
+    "make, names",
+    [
+        (lambda: scaled_linear_schedule(1, 0.0), ["beta_start and beta_end", "0 and"]),
+        (lambda: scaled_linear_schedule(1, 1.0), ["beta_start and beta_end", "1 and"]),
+        (lambda: scaled_linear_schedule(3, -0.1), ["beta_start and beta_end", "-0.1"]),
+        (lambda: scaled_linear_schedule(1, 0.1, 0.0), ["beta_start and beta", "and 0"]),
+        (
+            lambda: scaled_linear_schedule(1, 0.1, 1.1),
+            ["beta_start and bet", "and 1.1"],
+        ),
+        (lambda: cosine_schedule(10, -0.1), ["s must be >= 0", "-0.1"]),
+        (lambda: sigmoid_schedule(10, 3, 3), ["start must be below end", "start=3"]),
+        (lambda: sigmoid_schedule(10, 4, 3), ["start must be below end", "end=3"]),
+        (lambda: sigmoid_schedule(10, tau=0), ["tau positive", "tau=0"]),
+        (lambda: sigmoid_schedule(10, tau=-1), ["tau positive", "tau=-1"]),
+        (lambda: sigmoid_schedule(0), ["T must be an integer >= 1", "0"]),
+        (lambda: scaled_linear_schedule(0), ["T must be an integer >= 1", "0"]),
+        (lambda: NoiseSchedule([[1.0, 0.5]]), ["alpha_bar", "(T+1,)", "(1, 2)"]),
+        (lambda: NoiseSchedule([1.0, 0.5, 1e-12, 0.0]), ["alpha_bar", "1e-12"]),
+        (lambda: NoiseSchedule([1.0, 0.5, 0.6, 0.1]), ["alpha_bar[2] is not below"]),
+        (lambda: NoiseSchedule([1.0, 0.5, -math.inf]), ["alpha_bar must be finite"]),
+        (lambda: NoiseSchedule.from_betas([0.1, 1.0, 0.2]), ["beta_2 = 1"]),
+        (lambda: NoiseSchedule.from_betas(0.1), ["betas", "(T,)", "()"]),
+        (lambda: check_times(linear_schedule(9), 0, low=1), ["t", "1..9", "got 0"]),
+        (
+            lambda: check_times(linear_schedule(9), torch.tensor([0, 3]), 1),
+            ["t", "1..9", "got 0"],
+        ),
+        (
+            lambda: check_times(linear_schedule(9), torch.tensor([5, 10, 3])),
+            ["t", "0..9", "got 10"],
+        ),
+        (
+            lambda: check_times(linear_schedule(9), torch.tensor([1, 10]), 1),
+            ["t", "1..9", "got 10"],
+        ),
+        (lambda: linear_schedule(9).at(torch.tensor(3)), ["t", "(B,)", "()"]),
+    ],
+)
+def test_more_mistakes_are_refused_by_name_value_and_rule(make, names):
+    with pytest.raises(ValueError) as refusal:
+        make()
+    message = str(refusal.value)
+    assert "\n" not in message and all(name in message for name in names), message
+
+
+def test_what_lies_on_a_border_is_taken():
+    assert scaled_linear_schedule(3, 0.1, 1.0).beta[-1] == 1
+    assert cosine_schedule(9, 0.0).T == 9
+    assert zero_terminal_snr(linear_schedule(2)).alpha_bar[-1] == 0
+    assert NoiseSchedule([1.0, 2e-12, 1e-13]).T == 2
+    assert NoiseSchedule.from_betas([1.0]).alpha_bar.tolist() == [1, 0]
+    schedule = linear_schedule(9)
+    for t in (torch.tensor([0, 9]), torch.tensor([], dtype=torch.int64)):
+        assert schedule.at(t).shape == t.shape
+    check_times(schedule, 9, 1)
+    check_times(schedule, torch.tensor([1, 9]), 1)
+    check_times(schedule, torch.tensor([], dtype=torch.int64), 1)
+    check_times(schedule, torch.tensor([99], device="meta"))  # nobody can know
+
+
+def test_the_table_lies_where_it_is_asked_for_and_is_copied_once():
+    schedule = linear_schedule(9)
+    t = torch.tensor([3, 4], device="meta")
+    assert schedule.at(t).device.type == "meta" and schedule.at(3).device.type == "cpu"
+    here = schedule.at(torch.tensor([3, 4]))
+    assert here.tolist() == schedule.alpha_bar[3:5].tolist()
+    first = schedule._on[t.device]
+    schedule.at(t)
+    assert schedule._on[t.device] is first
+    assert "_on" not in repr(AlphaBarTable([1.0, 0.5]))  # nor is it an argument
+    with pytest.raises(TypeError):
+        AlphaBarTable([1.0, 0.5], {})
+
+
+def test_values_become_float64_copies_on_the_cpu():
+    leaf = torch.tensor([0.1, 0.2], requires_grad=True)
+    assert not float64(leaf).requires_grad and float64(leaf).dtype == torch.float64
+    source = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    assert float64(source) is not source
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float64(source).data_ptr() != source.data_ptr()
+    for values in ([0.1, 0.2], (0.1, 0.2), np.array([0.1, 0.2])):
+        assert torch.equal(float64(values), source)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_coefficients_are_made_ready_for_images(dtype):
+    x = torch.zeros(2, 3, 4, 5, dtype=dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert at_least_float32(x).dtype == wide
+    c = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    assert expand(c[0], x) is not c and expand(c[0], x).shape == ()
+    assert expand(c, x).shape == (2, 1, 1, 1) and expand(c, x).dtype == wide
+    assert expand(c, x).flatten().tolist() == c.to(wide).tolist()
+    assert expand(c[:, None].expand(2, 3), x).shape == (2, 3, 1, 1)
+    assert expand(c, x.to("meta")).device.type == "meta"
+    assert expand(c, torch.zeros(2)).shape == (2,)

@@ -3,6 +3,7 @@ links and figures of the pages, and what is changed in the text that Quarto rend
 
 import importlib
 import inspect
+import json
 import re
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from book import NOTEBOOKS, ROOT, name_of
 from bs4 import BeautifulSoup
 
 # found by way of website, which adds the folder site
+import chapters
+import colab
 import example
 import finish
 import flags
@@ -555,3 +558,32 @@ def test_no_page_asks_another_host(soups):
     for soup in made:
         for tag in soup.select("script[src], img[src], link[rel=stylesheet]"):
             assert not re.match(r"(https?:)?//", tag.get("src") or tag["href"]), tag
+
+
+def test_copies_for_colab_install_the_book_first(tmp_path):
+    colab.write(tmp_path)
+    for page in pages():
+        copy = json.loads((tmp_path / "nbs" / page.notebook).read_text("utf-8"))
+        own = json.loads((ROOT / "nbs" / page.notebook).read_text("utf-8"))
+        first, *rest = copy["cells"]
+        assert rest == own["cells"]
+        folder = page.notebook.rpartition("/")[0]
+        assert f"/nbs/{folder}\n" in "".join(first["source"])
+
+
+def test_the_map_shows_every_numbered_page_and_what_it_builds_on():
+    drawing = chapters.drawing()
+    keys = [box["key"] for box in drawing["boxes"]]
+    assert keys == [p.number.replace(".", "-") for p in pages() if p.number]
+    for arrow in drawing["arrows"]:
+        needed, needing = map(keys.index, arrow["ends"])
+        assert needed < needing
+    posterior = next(p for p in pages() if p.module == "posterior")
+    assert [p.module for p in chapters.direct(posterior)] == ["forward"]
+
+
+def test_the_page_for_lost_addresses_finds_its_files_from_everywhere(tmp_path):
+    finish.lost(tmp_path, "2026-01-01")
+    text = (tmp_path / "404.html").read_text("utf-8")
+    own = re.findall(r'(?:href|src)="([^"#]+)"', text)
+    assert len(own) > 50 and all(re.match("/ddpm_lit/|https:", link) for link in own)

@@ -15,6 +15,7 @@ from ddpm_lit import DDIM, EPS, V, X0, Denoiser, GaussianMixtureOracle, NoiseSch
 from ddpm_lit import Prediction
 from ddpm_lit import cosine_schedule, linear_schedule, sample, sample_steps
 from ddpm_lit import scaled_linear_schedule, zero_terminal_snr
+from ddpm_lit.ddpm import time_pairs
 from ddpm_lit.prediction import clip_prediction
 from ddpm_lit.solvers import DPMSolver, half_log_snr, logsnr_times
 
@@ -477,6 +478,33 @@ def test_mistakes_are_refused(call, names):
     with pytest.raises(ValueError) as refusal:
         call()
     assert all(name in str(refusal.value) for name in names), str(refusal.value)
+
+
+def test_defaults_and_each_argument_about_times():
+    schedule = linear_schedule()
+    assert DPMSolver() == DPMSolver(20, 2, "logsnr", None, 1.0)
+    assert logsnr_times(schedule) == logsnr_times(schedule, 20)
+    for options in (
+        dict(steps=7, spacing="quadratic", quad_end=0.8),
+        dict(steps=7, spacing="linspace"),
+        dict(timesteps=(900, 40, 3), spacing="trailing"),
+        dict(steps=None, spacing="leading"),
+    ):
+        assert DPMSolver(**options).pairs(schedule) == time_pairs(1000, **options)
+    assert DPMSolver(None).pairs(schedule) == time_pairs(1000)
+    with pytest.raises(ValueError, match="quad_end must lie in"):
+        DPMSolver(quad_end=1.5)
+
+
+def test_times_are_found_in_double_precision():
+    "Among half a million times, neighbours differ by less than a float32 can tell."
+    rising = np.sort(np.random.default_rng(0).uniform(-3, 3, 500_000))
+    abar = 1 / (1 + np.exp(-2 * rising[::-1]))
+    schedule = NoiseSchedule(np.concatenate([[1.0], abar]))
+    l = half_log_snr(schedule)[1:].numpy()
+    borders = -(l[1:] + l[:-1]) / 2
+    nearest = 1 + np.searchsorted(borders, -np.linspace(l[0], l[-1], 700))
+    assert logsnr_times(schedule, 700)[::-1] == nearest.tolist()
 
 
 # diffusers' scheduler, whose times are ours − 1

@@ -33,8 +33,8 @@ const unfold = (node) => {
   for (let fold = node?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
 };
 const arrive = () => {
-  const place = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!place?.closest("details:not([open])")) return;
+  const place = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!place || !place.closest("details:not([open])")) return;
   unfold(place);
   place.scrollIntoView();
 };
@@ -59,6 +59,19 @@ if (places.size) {
   mark();
 }
 
+// On the map, what a page builds on and what builds on it.
+for (const box of find(".map a[data-key]", true)) {
+  const show = (on) => {
+    for (const arrow of find(".map .arrow", true)) {
+      const mine = arrow.classList.contains(`of-${box.dataset.key}`);
+      arrow.classList.toggle("near", on && mine);
+      arrow.classList.toggle("far", on && !mine);
+    }
+  };
+  for (const name of ["mouseenter", "focus"]) box.addEventListener(name, () => show(true));
+  for (const name of ["mouseleave", "blur"]) box.addEventListener(name, () => show(false));
+}
+
 // Search: the index comes when it is first asked for.
 const dialog = find("dialog.search");
 const field = dialog.querySelector("input");
@@ -80,21 +93,31 @@ dialog.addEventListener("click", (event) => event.target === dialog && dialog.cl
 field.addEventListener("input", async () => {
   const found = await engine?.debouncedSearch(field.value, {}, 150);
   if (!found) return;
-  const pages = await Promise.all(found.results.slice(0, 8).map((result) => result.data()));
-  list.replaceChildren(...pages.flatMap(hits));
+  const pages = await Promise.all(found.results.slice(0, 12).map((result) => result.data()));
+  const asked = field.value.trim().toLowerCase();
+  const all = pages.flatMap((page, number) => places_of(page, number, asked));
+  const best = all.sort((a, b) => b.worth - a.worth).slice(0, 10);
+  list.replaceChildren(...best.map(hit));
 });
-const hits = (page) => {
-  const best = page.sub_results.sort((a, b) => b.locations.length - a.locations.length).slice(0, 2);
-  return best.map((place) => {
-    const item = document.createElement("li");
-    const link = document.createElement("a");
-    link.href = place.url;
-    const name = document.createElement("strong");
-    name.textContent = place.title === page.meta.title ? page.meta.title : `${page.meta.title} › ${place.title}`;
-    const text = document.createElement("span");
-    text.innerHTML = place.excerpt;
-    link.append(name, text);
-    item.append(link);
-    return item;
-  });
+// A place whose heading is what was asked for comes first, then one whose heading has it.
+const rank = (place, page, order, asked) => {
+  const name = place.title.toLowerCase();
+  const has = name.includes(asked) ? 3 : asked.split(/\s+/).every((word) => name.includes(word)) ? 2 : 0;
+  return (name === asked ? 8 : has) + (page.meta.title.toLowerCase().includes(asked) ? 2 : 0) - order;
+};
+const places_of = (page, number, asked) =>
+  page.sub_results
+    .sort((a, b) => b.locations.length - a.locations.length)
+    .map((place, i) => ({ page, place, worth: rank(place, page, number / 3 + i / 2, asked) }));
+const hit = ({ page, place }) => {
+  const item = document.createElement("li");
+  const link = document.createElement("a");
+  link.href = place.url;
+  const name = document.createElement("strong");
+  name.textContent = place.title === page.meta.title ? page.meta.title : `${page.meta.title} › ${place.title}`;
+  const text = document.createElement("span");
+  text.innerHTML = place.excerpt;
+  link.append(name, text);
+  item.append(link);
+  return item;
 };
