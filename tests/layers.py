@@ -199,10 +199,11 @@ def stray(cells) -> list[str]:
 
 def faults(found: Layers) -> dict[str, float]:
     "What breaks the limits of a page."
-    late = 99 if found.first is None else found.first
+    late = 99 if found.first is None else round(found.first, 1)
+    high = round(found.screens, 1)
     return {
-        "screens": round(found.screens, 1) * (found.screens > SCREENS),
-        "first picture": round(late, 1) * (late > FIRST),
+        "screens": high * (high > SCREENS),
+        "first picture": late * (late > FIRST),
         "reprs": len(found.reprs),
         "stray headings": len(found.stray),
         "open evidence": len(found.open),
