@@ -115,7 +115,8 @@ def finished(
     home = page.notebook == "index.ipynb"
     contents, formulas = reshape(main, page, site)
     film, ways = hero(main) if home else ("", "")
-    prose = (text.get_text(" ") for text in main.select("p, li, td, h2, h3"))
+    told = main.select("p, li, td, h2, h3")
+    prose = (text.get_text(" ") for text in told if not text.find_parent("details"))
     words = len(" ".join(prose).split())
     return framed(
         page,

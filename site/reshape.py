@@ -142,9 +142,9 @@ def code(main: Tag, page: Page, site: Path) -> None:
     "Lines need no links, and blocks a way to be copied."
     for link in main.select("code.sourceCode > span > a:first-child"):
         link.decompose()
-    for fold in main.select("details.code-fold > summary"):
-        if fold.get_text() == "Code":
-            fold.string = "Show the code"
+    for summary in main.select("details.code-fold > summary"):
+        if summary.get_text() == "Code":
+            summary.string = folded_name(summary.find_parent("div", class_="cell"))
     for cell in main.select("div.cell"):
         source = cell.find("div", class_="sourceCode", recursive=False)
         if source is None or "exported" in cell["class"]:
@@ -153,6 +153,13 @@ def code(main: Tag, page: Page, site: Path) -> None:
             folded(source, "Imports")
         elif cell.select_one("figure") and len(source.get_text().splitlines()) > 6:
             folded(source, "The code of this figure")
+
+
+def folded_name(cell: Tag) -> str:
+    "What a page calls the code that its notebook asks to fold."
+    if only_imports(cell.select_one("div.sourceCode").get_text()):
+        return "Imports"
+    return "The code of this figure" if cell.select_one("figure") else "Show the code"
 
 
 def only_imports(text: str) -> bool:

@@ -587,3 +587,30 @@ def test_the_page_for_lost_addresses_finds_its_files_from_everywhere(tmp_path):
     text = (tmp_path / "404.html").read_text("utf-8")
     own = re.findall(r'(?:href|src)="([^"#]+)"', text)
     assert len(own) > 50 and all(re.match("/ddpm_lit/|https:", link) for link in own)
+
+
+@pytest.mark.parametrize(
+    "source, figure, name",
+    [
+        ("import torch", "", "Imports"),
+        ("plot()", "<figure></figure>", "The code of this figure"),
+        ("x = 1", "", "Show the code"),
+    ],
+)
+def test_folded_code_says_what_it_is(source, figure, name):
+    text = f'<div class="cell"><div class="sourceCode">{source}</div>{figure}</div>'
+    assert reshape.folded_name(BeautifulSoup(text, "lxml").div) == name
+
+
+def test_what_is_not_of_the_line_is_folded_up_to_the_next_heading_as_high():
+    text = """<main><h2>A</h2><p>line</p><h3>Evidence: more</h3><p>one</p><h4>b</h4>
+    <p>two</p><h2>C</h2><p>line again</p></main>"""
+    main = BeautifulSoup(text, "lxml").main
+    reshape.evidence(main)
+    (fold,) = main.select("details.aside")
+    assert fold.summary.get_text() == "Evidence: more"
+    assert [p.get_text() for p in fold.select("p")] == ["one", "two"]
+    assert [p.get_text() for p in main.find_all("p", recursive=False)] == [
+        "line",
+        "line again",
+    ]
