@@ -6,14 +6,14 @@ Figures are stored with two pixels for each one shown, in at most 256 colours.""
 
 import io
 import json
-import os
 import sys
-import time
 from base64 import b64decode, b64encode
+from concurrent.futures import ProcessPoolExecutor
 
 import nbformat
 from book import NBS, NOTEBOOKS, name_of, read
-from nbclient import NotebookClient
+from kernel import execute
+from mutations import court
 from nbdev.clean import nbdev_clean
 from PIL import Image
 
@@ -31,7 +31,7 @@ def fewer_colours(encoded: str) -> str:
 
 
 def note(page, seconds: float) -> None:
-    "How long a page takes, which its head on the site says."
+    "The processor time of a page, which its head on the site says."
     known = json.loads(SECONDS.read_text("utf-8")) if SECONDS.is_file() else {}
     known[name_of(page)] = max(1, round(seconds))
     order = {name_of(page): known.get(name_of(page)) for page in NOTEBOOKS}
@@ -39,15 +39,9 @@ def note(page, seconds: float) -> None:
     SECONDS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
 
 
-def run(page) -> None:
+def run(page, clerk: ProcessPoolExecutor) -> None:
     notebook = read(page)
-    where = {"metadata": {"path": str(page.parent)}}
-    client = NotebookClient(
-        notebook, timeout=600, resources=where, extra_arguments=[FIGURES]
-    )
-    began = time.perf_counter()
-    client.execute()
-    note(page, time.perf_counter() - began)
+    note(page, execute(notebook, page.parent, clerk, FIGURES))
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
@@ -58,12 +52,11 @@ def run(page) -> None:
 
 
 def main(names: list[str]) -> None:
-    for page in NOTEBOOKS:
-        if any(name in name_of(page) for name in names):
-            run(page)
+    with court(1) as clerk:
+        for page in NOTEBOOKS:
+            if any(name in name_of(page) for name in names):
+                run(page, clerk)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.chdir(NBS.parent)
     main(sys.argv[1:])

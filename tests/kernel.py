@@ -102,8 +102,12 @@ class ForkedKernel(KernelManager):
             os.kill(self.pid, signal.SIGKILL)
 
 
-def execute(notebook, folder: Path, pool: ProcessPoolExecutor) -> float:
-    "Run all cells of a notebook. The seconds of processor time that they took."
+def execute(
+    notebook, folder: Path, pool: ProcessPoolExecutor, *arguments: str
+) -> float:
+    """Run all cells of a notebook. The seconds of processor time that they took.
+
+    The kernel takes further arguments, such as --InlineBackend.figure_formats=..."""
     manager = type("Kernel", (ForkedKernel,), {"nursery": pool})
     NotebookClient(
         notebook,
@@ -111,5 +115,6 @@ def execute(notebook, folder: Path, pool: ProcessPoolExecutor) -> float:
         kernel_name="python3",
         kernel_manager_class=manager,
         resources={"metadata": {"path": str(folder)}},
+        extra_arguments=list(arguments),
     ).execute()
     return manager.spent
