@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache, singledispatch, wraps
+from functools import cache, partial, reduce, singledispatch, wraps
 from inspect import isgenerator
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -502,8 +502,10 @@ def _sides(name: str, lhs: object, rhs: object) -> tuple[Expr, Expr]:
 @cache
 def _done(side: Expr) -> Expr:
     "A side with its held operations carried out by sympy, or as it is."
+    integrals = side.atoms(Integral)
+    known = not any(i.function.has(AppliedUndef) for i in integrals)
     try:
-        return side.doit()
+        return side.doit(integrals=known)  # nobody integrates an unknown density
     except (ValueError, NotImplementedError, RecursionError, TypeError):
         return side
 
@@ -541,12 +543,28 @@ def _unsaid(given: Given) -> bool:
     return any(key.has(AppliedUndef) for key in keys)
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #536f3844
+def _apart(kind: type[Expr], whole: Expr, limit: Expr) -> Expr:
+    "An integral or a sum, term by term, with what is constant in front."
+    terms = sympy.Add.make_args(sympy.expand_mul(whole))
+    split = (term.as_independent(limit.args[0], as_Add=False) for term in terms)
+    return sympy.Add(*(before * kind(rest, limit) for before, rest in split))
+
+
+def _linear(expr: Expr) -> Expr:
+    "`expr` with all integrals and sums taken apart, one variable after the other."
+
+    def apart(whole: Expr) -> Expr:
+        return reduce(partial(_apart, whole.func), whole.limits, whole.function)
+
+    return expr.replace(lambda e: isinstance(e, (Integral, Sum)), apart)
+
+
 _ROADS: tuple[Callable[[Expr], Expr], ...] = (
-    sympy.simplify,
+    lambda e: sympy.simplify(_linear(e)),
     lambda e: sympy.expand(sympy.together(e)),
     sympy.radsimp,
     lambda e: sympy.simplify(sympy.expand(e)),
-    lambda e: sympy.simplify(sympy.expand_log(e)),
+    lambda e: sympy.simplify(_linear(sympy.expand_log(e))),
     lambda e: sympy.simplify(sympy.factor(e)),
     lambda e: sympy.simplify(e.rewrite(sympy.log).rewrite(sympy.Abs)),
     lambda e: sympy.simplify(e.rewrite(sympy.exp)),
@@ -582,16 +600,26 @@ def _by_definition(lhs: Expr, rhs: Expr, given: Given) -> bool:
 # %% ../nbs/1_mathematics/01_notation.ipynb #5b8818b2
 def _divisors(expr: Expr) -> set[Expr]:
     "The factors by which an expression divides, and where it has no slope."
-    bare = expr.replace(lambda e: isinstance(e, _HELD), lambda e: sympy.Dummy())
+    held: dict[Expr, Expr] = {}
+
+    def put_away(operation: Expr) -> Expr:
+        name = sympy.Dummy()
+        held[name] = operation.xreplace(held)
+        return name
+
+    bare = expr.replace(lambda e: isinstance(e, _HELD), put_away)
     bases = [p.base for p in bare.atoms(sympy.Pow) if p.exp.could_extract_minus_sign()]
     bases += [a.args[0] for d in expr.atoms(Derivative) for a in d.atoms(sympy.Abs)]
     parts = [f for b in bases for f in sympy.factor(b).as_ordered_factors()]
-    factors = {f.as_base_exp()[0] for f in parts if f.free_symbols}
+    factors = {f.as_base_exp()[0].xreplace(held) for f in parts if f.free_symbols}
     return {-f if f.could_extract_minus_sign() else f for f in factors}
 
 
 def _never_zero(factor: Expr, ranges: list[Relational]) -> bool:
     "Whether a factor cannot vanish, by what is declared and stated of its symbols."
+    if isinstance(factor, (Integral, Sum)) and factor.function.is_positive:
+        return True
+    factor = _done(factor)
     in_ratios = sympy.factor(sympy.together(factor.subs(noise_to_signal)))
     strict = [r for r in ranges if isinstance(r, (sympy.Gt, sympy.Lt, sympy.Ne))]
     sides = [r.lhs - r.rhs for r in strict]
@@ -633,6 +661,9 @@ def _conditions(lhs: Expr, rhs: Expr, given: Given, where: list[Relational]) -> 
     parts = [f"where ${', '.join(shown)}$"] if shown else []
     parts += [f"for ${sympy.latex(range_)}$" for range_ in ranges]
     parts += _left_out(lhs, rhs, given, ranges) + _from(lhs, rhs)
+    integrals = lhs.atoms(Integral) | rhs.atoms(Integral)
+    if any(i.function.has(AppliedUndef) for i in integrals):
+        parts.append("provided that the integrals converge")
     if _unsaid(given):
         parts.append("by algebra alone, without numbers")
     return "".join(f", {part}" for part in parts)

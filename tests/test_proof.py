@@ -157,6 +157,47 @@ def test_unspecified_function_is_proved_by_algebra_and_it_says_so():
     assert "without numbers" in claim.text
 
 
+# A density of which nothing is known
+
+
+density, weight, other = (Function(name, positive=True) for name in ("p", "w", "q"))
+count, many = symbols("k n", integer=True, positive=True)
+given_c = sympy.exp(-((x - y) ** 2) / 2)
+
+
+def over_data(f):
+    return Integral(f * density(y) * given_c, (y, -oo, oo))
+
+
+def over_cases(f):
+    return Sum(weight(count) * f, (count, 1, many)) / Sum(weight(count), (count, 1, many))
+
+
+def test_integral_over_any_density():
+    mean = over_data(y) / over_data(1)
+    slope = Derivative(log(over_data(1)), x)
+    claim = prove("Tweedie", mean, x + slope)
+    assert claim.kind == "proved"
+    assert "provided that the integrals converge" in claim.text
+    refused(prove, mean, x - slope, says="false")
+    refused(prove, over_data(y) ** 2, over_data(y**2), says="false")
+
+
+def test_sum_over_any_number_of_cases():
+    mean = over_cases(other(count))
+    spread = over_cases((other(count) - mean) ** 2)
+    claim = prove("variance", spread, over_cases(other(count) ** 2) - mean**2)
+    assert claim.kind == "proved"
+    refused(prove, spread, over_cases(other(count) ** 2) + mean**2, says="false")
+    refused(prove, over_cases(1 / other(count)), 1 / mean, says="false")
+
+
+def test_condition_names_what_is_written():
+    claim = prove("slope", 1 / Derivative(x**2 * y, x), 1 / (2 * x * y))
+    assert "Dummy" not in claim.text
+    assert r"\frac{\partial}{\partial x}" in claim.text.split("where", 1)[1]
+
+
 # `given`
 
 
