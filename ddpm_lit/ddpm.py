@@ -44,11 +44,12 @@ def time_steps(
     require(S <= T, "steps", S, f"be at most T = {T}")
     if S == 1:
         return [T]
+    end = Fraction(str(quad_end)) * T
     up: dict[str, Callable[[int], int]] = {
         "trailing": lambda i: round(Fraction((i + 1) * T, S)),
         "linspace": lambda i: 1 + round(Fraction(i * (T - 1), S - 1)),
         "leading": lambda i: 1 + i * (T // S),
-        "quadratic": lambda i: 1 + int(quad_end * T * i**2 / (S - 1) ** 2),
+        "quadratic": lambda i: 1 + int(end * i**2 / (S - 1) ** 2),
     }
     return _distinct([up[spacing](i) for i in range(S)], T)[::-1]
 

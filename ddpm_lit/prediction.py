@@ -44,7 +44,7 @@ def _check_solvable(name: str, abar_t: Tensor, det: Tensor) -> None:
         return
     reason = (
         "alpha_bar is 0 and xt is pure noise"
-        if (abar_t == 0).any()
+        if abar_t[det == 0].min() == 0
         else "alpha_bar is 1 and xt is free of noise"
     )
     raise ValueError(
@@ -223,6 +223,8 @@ class DynamicThreshold:
     ) -> Tensor:  # (B, ...) within [-1, 1], float32 or wider
         "Cut each image at its own s, then divide by it."
         x0 = at_least_float32(x0)
+        if len(x0) == 0:
+            return x0
         size = x0.abs().flatten(1)
         # torch's quantile takes at most 2^24 numbers at a time
         parts = torch.split(size, max(1, 2**24 // max(1, size.shape[1])))

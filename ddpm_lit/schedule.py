@@ -25,7 +25,7 @@ def float64(
     "A float64 copy on the CPU."
     if isinstance(values, Tensor):
         return values.detach().cpu().to(torch.float64, copy=True)
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 # %% ../nbs/1_mathematics/03_schedule.ipynb #b0159b43
 def _check_table(abar: Tensor) -> None:

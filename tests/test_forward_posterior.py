@@ -234,6 +234,7 @@ def test_noise_for_each_image_does_not_depend_on_the_batch():
     together = draw_noise((3, 2, 2), generators(5, 6, 7))
     assert torch.equal(together[1:2], draw_noise((1, 2, 2), generators(6)))
     assert not torch.equal(together[0], together[1])
+    assert draw_noise((0, 2, 2), []).shape == (0, 2, 2)
 
 
 S = linear_schedule(10, 1e-3, 0.2)

@@ -270,6 +270,7 @@ def test_what_cannot_be_decoded_is_refused_with_its_reason():
         (EPS, torch.tensor([1, 2]), noise),
         (X0, 0, f"of x0 cannot be decoded where {clean}"),
         (X0, torch.tensor([0, 1]), clean),
+        (X0, torch.tensor([0, 2]), clean),
     ):
         with pytest.raises(ValueError, match=reason):
             param.decode(schedule, x, x, t)
@@ -340,6 +341,7 @@ def test_a_threshold_of_its_own_for_each_image():
     torch.testing.assert_close(together[0], x0[0])  # within [-1, 1] it stays
     half = DynamicThreshold(0.9)(x0.half())
     torch.testing.assert_close(half, DynamicThreshold(0.9)(x0.half().float()))
+    assert DynamicThreshold()(x0[:0]).shape == (0, 1, 5, 5)
 
 
 def test_clipping_takes_a_list_and_no_clean_data():

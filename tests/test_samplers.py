@@ -71,6 +71,11 @@ def test_published_times():
     assert len(quadratic) == 50 and quadratic[0][0] == 1000
 
 
+def test_quadratic_times_are_exact():
+    "0.29 * 100 is less than 29 in floating point."
+    assert time_steps(100, 2, "quadratic", quad_end=0.29) == [30, 1]
+
+
 def test_all_steps_are_all_steps_whatever_the_spacing():
     for spacing in SPACINGS:
         assert time_pairs(20, 20, spacing) == [(t, t - 1) for t in range(20, 0, -1)]

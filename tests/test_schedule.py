@@ -218,6 +218,12 @@ def test_a_schedule_is_a_frozen_value():
         schedule.alpha_bar = source
 
 
+def test_a_table_stays_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        schedule = NoiseSchedule([1.0, 0.5])
+    assert schedule.alpha_bar.device.type == "cpu"
+
+
 def test_each_argument_of_a_schedule_matters():
     "At other values than the defaults, written once more in numpy."
     cosine = cosine_schedule(40, s=0.1, max_beta=0.7)
