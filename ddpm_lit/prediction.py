@@ -153,7 +153,7 @@ def ddpm_loss(
     model: Model,
     schedule: NoiseSchedule,
     x0: Tensor,  # (B, ...) clean data, images in [-1, 1]
-    t: Tensor,  # (B,) int64, 1..T
+    t: Tensor,  # (B,) int64, 1..T; on the device of x0, or on the CPU
     eps: Tensor,  # (B, ...) standard normal noise
     param: Parameterization = EPS,  # what the model predicts
     y: Tensor | None = None,  # (B, ...) labels or contexts; None: called without
@@ -164,7 +164,8 @@ def ddpm_loss(
     _check_loss(weight, reduction, len(x0))
     check_times(schedule, t, low=1)
     target, xt = param.target(schedule, x0, eps, t), q_sample(schedule, x0, t, eps)
-    out = model(xt, t) if y is None else model(xt, t, y)
+    shown = xt, t.to(xt.device)
+    out = model(*shown) if y is None else model(*shown, y)
     allowed = f"return the shape of x0, {tuple(target.shape)}"
     require(out.shape == target.shape, "the model", tuple(out.shape), allowed)
     loss = (target - at_least_float32(out)).square().flatten(1).mean(1)

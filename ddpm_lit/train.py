@@ -471,7 +471,9 @@ def _draw(
     "Drawn for the whole batch, of which one share is taken."
     config, device, mine = batches.config, batches.device, batches.mine
     B, key = config.batch_size, keyed_generator(config.seed, _STEP, step, device=device)
-    t = torch.randint(1, T + 1, (B,), generator=key, device=device)[mine]
+    # where there is no float64, schedules look times up on the CPU: they are made there
+    clock = keyed_generator(config.seed, _STEP, step) if device.type == "mps" else key
+    t = torch.randint(1, T + 1, (B,), generator=clock, device=clock.device)[mine]
     eps = torch.randn(B, *batches.size, dtype=dtype, generator=key, device=device)[mine]
     mirrored, dropped = torch.rand(2, B, generator=key, device=device)[:, mine]
     corner = torch.randint(0, config.crop + 1, (2, B), generator=key, device=device)

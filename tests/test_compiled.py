@@ -5,6 +5,8 @@ import pytest
 import torch
 from strategies import images
 from torch._dynamo.testing import CompileCounter
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm_lit import DDIM, DDPM, EPS, V, X0, Denoiser, DPMSolver, DynamicThreshold
 from ddpm_lit import Gaussian, GaussianMixtureOracle, clip_prediction, ddpm_loss
@@ -275,3 +277,43 @@ def test_gradients_of_the_discrete_likelihood():
         (mean.requires_grad_(), var.requires_grad_()),
         rtol=1e-5,
     )
+
+
+class Waits(TorchDispatchMode):
+    "Which operations carry something from a device to the processor."
+
+    def __init__(self, device):
+        super().__init__()
+        self.device, self.found = device, []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        there = [x for x in args if isinstance(x, torch.Tensor)]
+        there = [x for x in there if x.device.type == self.device]
+        if there and isinstance(out, torch.Tensor) and out.device.type == "cpu":
+            self.found.append(str(operation))
+        return out
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_no_step_waits_for_the_device(device, monkeypatch):
+    """With tensors that have a device and no values: what would read one fails.
+
+    Times are on the device, and for MPS, which has no float64, on the CPU."""
+    for module in ("gaussian", "schedule", "forward", "prediction"):
+        monkeypatch.setattr(f"ddpm_lit.{module}.readable", lambda x: False)
+    net = lambda x, t: x * t.reshape(-1, 1)
+    with FakeTensorMode(allow_non_fake_inputs=True), Waits(device) as waits:
+        x = torch.empty(2, 3, device=device)
+        t = torch.ones(2, dtype=torch.int64, device="cpu" if device == "mps" else device)
+        for param in (EPS, X0, V):
+            weight = min_snr_weight(S, t, param)
+            loss = ddpm_loss(net, S, x, t, x, param, weight=weight)
+            assert loss.device.type == device
+            for sampler in (DDPM(5), DDIM(5, eta=1.0), DPMSolver(5)):
+                pred = Denoiser(net, S, param, (-1, 1))(x, 9)
+                x_s = sampler.step(S, x, pred, 9, 4, x, (12, pred))
+                assert x_s.device.type == device
+        assert waits.found == []
+        loss.cpu()
+    assert waits.found  # what is looked for is seen where it is
