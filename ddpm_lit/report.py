@@ -137,7 +137,7 @@ def _conditions(run: Run, data: ImageData) -> Tensor | None:
 
 # %% ../nbs/6_using/03_report.ipynb #88b0cfcd
 #| code-fold: true
-#| code-summary: "sampled: images to measure, in the grey levels and with the labels of the data"
+#| code-summary: "sampled: images to measure, in the levels and labels of the data"
 def sampled(
     run: Run,
     train: ImageData,  # for its labels, as frequent as they are, and its grey levels
