@@ -302,7 +302,8 @@ def _accuracies(
     "What a classifier learns from the samples, and from as many real images."
     if samples.labels is None:
         raise ValueError(
-            "cas needs samples with labels: a model trained with classes (num_classes)"
+            "cas needs samples with labels: a model trained with classes "
+            "(num_classes)"
         )
     epochs = max(3, min(20, 300_000 // len(samples)))
     learned, learned_real = (
