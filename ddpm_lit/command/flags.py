@@ -49,7 +49,7 @@ def draft(
     given = {f.name: draft(getattr(value, f.name, tyro.MISSING)) for f in fields(value)}
     return _unchecked(value if isinstance(value, type) else type(value))(**given)
 
-
+# %% ../../nbs/7_command/02_flags.ipynb #abf4d5e8
 @cache  # one class for all drafts, since tyro remembers classes
 def _unchecked(kind: type) -> type:
     # tyro finds the comments by module and name
@@ -103,7 +103,7 @@ MARKS = (
     conf.PositionalMetavarFromFieldName,
 )
 
-
+# %% ../../nbs/7_command/02_flags.ipynb #27fe9ec8
 def _program(defaults: Any) -> str:
     return f"ddpm-lit {type(defaults).__name__.lower()}"
 
@@ -133,7 +133,7 @@ def flag_names(
     pairs = re.findall(left, shown.getvalue())
     return [flag for pair in pairs for flag in pair if flag]
 
-
+# %% ../../nbs/7_command/02_flags.ipynb #13f8e2cf
 def _refusal(word: str, defaults: Any) -> str:
     "What to say to a word that no field takes."
     if not word.startswith("-"):
@@ -368,7 +368,7 @@ _TWO: Any = PrimitiveConstructorSpec(
 )
 _MODES = ("trajectory", "interpolate", "encode", "inpaint")
 
-
+# %% ../../nbs/7_command/02_flags.ipynb #402682cd
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     "What to make."

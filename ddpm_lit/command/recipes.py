@@ -190,7 +190,7 @@ def _linear(train: TrainConfig, unet: UNetConfig) -> Train:
     "The prediction of noise goes with the linear schedule."
     return replace(_preset(train, unet), noise=ScheduleConfig("linear"), param="eps")
 
-
+# %% ../../nbs/7_command/03_recipes.ipynb #b501342b
 PRESETS = {
     "digits": _preset(_OURS["digits"], NETWORKS["digits"]),
     "mnist": _preset(_OURS["mnist"], _MNIST),
@@ -245,7 +245,7 @@ def schedule_flags(
         "start_from and Trainer take any"
     )
 
-
+# %% ../../nbs/7_command/03_recipes.ipynb #362186e3
 def _same_schedule(ours: "NoiseSchedule", theirs: "NoiseSchedule") -> bool:
     import torch
 

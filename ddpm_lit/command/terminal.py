@@ -84,7 +84,7 @@ def _handled(handler: Handler, *numbers: int) -> Iterator[None]:
         for number, before in old.items():
             signal.signal(number, before)
 
-
+# %% ../../nbs/7_command/01_terminal.ipynb #dceae777
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:  # the list that fills with signal numbers
     "Collect Ctrl-C and SIGTERM in a list; the second one stops at once."
