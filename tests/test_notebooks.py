@@ -51,7 +51,7 @@ def text_of(out) -> str:
     data = out.get("data", {})
     return "\n".join(
         v
-        for k, v in [("text", out.get("text", "")), *data.items()]
+        for k, v in [("text", out.get("text", "")), *sorted(data.items())]
         if isinstance(v, str) and not k.startswith("image/")
     )
 
