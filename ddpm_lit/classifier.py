@@ -29,8 +29,6 @@ from .unet import load_weights
 from .evaluate import as_float64
 
 # %% ../nbs/5_quality/02_classifier.ipynb #8931c34b
-#| code-fold: true
-#| code-summary: "FeatureNetwork: any network that describes images by features"
 class FeatureNetwork(nn.Module):
     "A network that describes images by features: a Classifier, or another one."
 
@@ -185,8 +183,6 @@ def _moved(x0: Tensor, shift: int, flip: bool, moves: Sequence[Tensor]) -> Tenso
     return windows[torch.arange(len(x0), device=x0.device), :, row, column]
 
 # %% ../nbs/5_quality/02_classifier.ipynb #110ee724
-#| code-fold: true
-#| code-summary: "image_parts: all images as floats, part by part"
 def image_parts(
     data: ImageData,
     channels: int,  # how many the network takes
@@ -200,8 +196,6 @@ def image_parts(
     return (to_float(part.to(device), data.levels) for part in pixels)
 
 # %% ../nbs/5_quality/02_classifier.ipynb #75737c48
-#| code-fold: true
-#| code-summary: "predictions: the logits of images"
 @torch.no_grad()
 def predictions(
     classifier: Classifier,
@@ -215,8 +209,6 @@ def predictions(
     return torch.cat([network(x) for x in parts])
 
 # %% ../nbs/5_quality/02_classifier.ipynb #42f321ee
-#| code-fold: true
-#| code-summary: "accuracy: the share of right answers"
 def accuracy(
     classifier: Classifier,
     data: ImageData,  # with labels, or with contexts of zeros and ones
@@ -243,8 +235,6 @@ def classifier_accuracy(
     return accuracy(fit_classifier(samples, device=device, **options), test, device)
 
 # %% ../nbs/5_quality/02_classifier.ipynb #8b9ee7b8
-#| code-fold: true
-#| code-summary: "save_classifier: writes a folder"
 def save_classifier(
     folder: str | Path,  # made if absent
     classifier: Classifier,
@@ -261,8 +251,6 @@ def save_classifier(
 _SHAPE = ("in_channels", "outputs", "width")  # what makes a Classifier again
 
 # %% ../nbs/5_quality/02_classifier.ipynb #b1b2e960
-#| code-fold: true
-#| code-summary: "load_classifier: reads one, or one that comes with the package"
 def load_classifier(
     # one that comes with the package, such as "mnist", or a folder
     name_or_folder: str | Path,

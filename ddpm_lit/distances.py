@@ -33,8 +33,6 @@ def features(
     return torch.cat([there.features(x) for x in parts])
 
 # %% ../nbs/5_quality/03_distances.ipynb #17a2cd78
-#| code-fold: true
-#| code-summary: "Distances: both distances, and of how many images"
 @dataclass(frozen=True)
 class Distances:
     "How far two sets are apart in some features, to be read beside the floor."

@@ -28,8 +28,6 @@ def exactly_one(
     return torch.where(own, yes[:, None], 1 - yes[:, None]).prod(2)
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #bb7548b7
-#| code-fold: true
-#| code-summary: "DigitClassifier: a yes-or-no classifier for each digit"
 @dataclass(frozen=True, eq=False)
 class DigitClassifier:
     "A yes-or-no classifier for each digit, a calibrated SVM. `fit` makes them."
@@ -108,8 +106,6 @@ def share_error(
     return error
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #12d4b15b
-#| code-fold: true
-#| code-summary: "nearest_distances: to the nearest training image of each sample"
 def nearest_distances(
     images: Tensor,  # (N, C, H, W) float in [-1, 1]
     reference: Tensor,  # (M, C, H, W) float in [-1, 1], M >= 1: the training images
@@ -148,8 +144,6 @@ def as_float64(x: Tensor) -> Tensor:
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #02471dd9
-#| code-fold: true
-#| code-summary: "DigitReport: what was measured, printed as a table"
 @dataclass(frozen=True)
 class DigitReport:
     "How samples of digits compare with held-out ones. Printed, it is a small table."
@@ -217,8 +211,6 @@ def _rows(r: DigitReport) -> list[tuple[str, str, str]]:
     ]
 
 # %% ../nbs/5_quality/01_evaluation.ipynb #0d49f41c
-#| code-fold: true
-#| code-summary: "digit_report: measures samples and held-out digits"
 def digit_report(
     # (N, 1, 8, 8) float in [-1, 1], or uint8 in 0..255; N >= 2, and 1000 for shares to
     # ±0.01

@@ -50,8 +50,6 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 # %% ../nbs/6_using/02_folders.ipynb #ac854f31
-#| code-fold: true
-#| code-summary: "read_settings: what a folder was begun with"
 def read_settings(
     folder: str | Path,
 ) -> dict[str, Any] | None:  # None for none, or for settings that cannot be read
@@ -65,15 +63,11 @@ def read_settings(
 _SETTINGS = "sampling.json"
 
 # %% ../nbs/6_using/02_folders.ipynb #b7bd71a1
-#| code-fold: true
-#| code-summary: "image_name: the file of an image"
 def image_name(number: int) -> str:
     "The file of image number `number`."
     return f"{number:05d}.png"
 
 # %% ../nbs/6_using/02_folders.ipynb #9a8dca9e
-#| code-fold: true
-#| code-summary: "missing: what is left to draw"
 def missing(
     folder: str | Path,
     n: int,  # how many images there are to be, numbers 0..n-1

@@ -84,8 +84,6 @@ SHIPPED = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
 FLOORS = 5  # how often as many real images are chosen, for the floor and its spread
 
 # %% ../nbs/6_using/03_report.ipynb #1f9b3cee
-#| code-fold: true
-#| code-summary: "Inception: the features of FID"
 class Inception(FeatureNetwork):
     """The features of FID: the last pooling layer of Inception, as torch-fidelity ports
     it. ModuleNotFoundError without that package."""
@@ -136,8 +134,6 @@ def _conditions(run: Run, data: ImageData) -> Tensor | None:
     return data.contexts if run.model.config.context_dim else None
 
 # %% ../nbs/6_using/03_report.ipynb #88b0cfcd
-#| code-fold: true
-#| code-summary: "sampled: images to measure, in the levels and labels of the data"
 def sampled(
     run: Run,
     train: ImageData,  # for its labels, as frequent as they are, and its grey levels
@@ -314,8 +310,6 @@ def _accuracies(
     return found | dict(samples=learned, real=learned_real)
 
 # %% ../nbs/6_using/03_report.ipynb #a0876fbd
-#| code-fold: true
-#| code-summary: "table: the report in lines of text"
 def table(
     found: dict[str, Any],  # as evaluate_run returns it
 ) -> str:

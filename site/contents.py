@@ -31,11 +31,22 @@ class Page:
         return "../" * self.address.count("/")
 
     @cached_property
+    def _notebook(self) -> list[dict]:
+        return json.loads((ROOT / "nbs" / self.notebook).read_text("utf-8"))["cells"]
+
+    @cached_property
     def _cells(self) -> list[tuple[str, str]]:
-        notebook = json.loads((ROOT / "nbs" / self.notebook).read_text("utf-8"))
-        return [
-            (cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]
-        ]
+        return [(cell["cell_type"], "".join(cell["source"])) for cell in self._notebook]
+
+    @property
+    def hidden(self) -> set[str]:
+        "The functions and classes whose code JupyterLab folds, and so does the site."
+        cells = (c for c in self._notebook if "jupyter" in c["metadata"])
+        shut = (c for c in cells if c["metadata"]["jupyter"].get("source_hidden"))
+        found = (
+            re.findall(r"(?m)^(?:def|class) (\w+)", "".join(c["source"])) for c in shut
+        )
+        return {name for names in found for name in names}
 
     @property
     def cells(self) -> list[str]:

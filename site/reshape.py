@@ -106,6 +106,8 @@ def exported(fold: Tag, page: Page) -> None:
             if isinstance(node, ast.ClassDef) and isinstance(method, ast.FunctionDef):
                 name = f"{node.name}.{method.name}".lower()
                 block.insert_before(tag("span", id=name))
+    if any(node.name in page.hidden for node in top):
+        folded(block, (ast.get_docstring(top[0]) or "The code").splitlines()[0])
 
 
 def heading(name: str) -> Tag:

@@ -122,8 +122,10 @@ def source(cell) -> int:
         return 45
     if re.search(r"#\|\s*code-fold: true", cell.source):
         return 45
-    names = re.match(r"#\|\s*exports\b", cell.source)
-    return round(21.6 * len(text.splitlines())) + 45 + (95 if names else 0)
+    named = 95 if re.match(r"#\|\s*exports\b", cell.source) else 0
+    if cell.metadata.get("jupyter", {}).get("source_hidden"):
+        return 45 + named
+    return round(21.6 * len(text.splitlines())) + 45 + named
 
 
 def height(cell) -> int:
