@@ -533,6 +533,9 @@ def test_encoding_never_asks_at_t_0():
 
     xT = ddim_encode(Denoiser(model, schedule), images(0, 2, 2), DDIM(10))
     assert asked == list(range(100, 1001, 100)) and torch.isfinite(xT).all()
+    asked.clear()
+    ddim_encode(Denoiser(model, schedule), images(0, 2, 2))
+    assert asked == list(range(20, 1001, 20))  # 50 steps, where nothing is said
 
 
 # Mistakes
