@@ -209,6 +209,7 @@ def everything(names: list[str]) -> dict[str, dict]:
         for address in addresses():
             if not names or any(name in address for name in names):
                 found[address] = measured(browser, home, address)
+                print(address, file=sys.stderr, flush=True)
         gone = broken(found, home) if not names else {}
     for address, facts in found.items():
         facts["broken"] = sorted(set(gone.get(address, [])))

@@ -3,21 +3,19 @@ has, where its first picture stands, which results are Python's own words for th
 
     python tests/layers.py [posterior ...]
 
-prints the table. What is still to be mended is listed in tests/layers.json, which can
-only shrink: `python tests/layers.py --strike` strikes what was mended."""
+prints the table, and of a named page what is wrong with it."""
 
-import json
 import re
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 
-from book import NBS, NOTEBOOKS, ROOT, code, name_of, read
+from book import NBS, NOTEBOOKS, code, name_of, read
 from PIL import Image
 
-FILE = ROOT / "tests" / "layers.json"
 ASIDE = ("Evidence", "Solution")  # headings of what is folded
 COLLAPSED = "jp-MarkdownHeadingCollapsed"  # JupyterLab's own mark of a folded heading
 SCREEN = 900  # pixels
@@ -147,11 +145,12 @@ class Layers:
     reprs: list[str]  # results in Python's words, in all layers
     stray: list[str]  # headings between evidence and the next section
     open: list[str]  # headings that JupyterLab would not fold
+    unsaid: list[str]  # symbols that nobody has explained
 
 
 def measured(page) -> Layers:
     cells = read(page).cells
-    found = Layers(0, 0.0, None, 0, 0, [], [], [])
+    found = Layers(0, 0.0, None, 0, 0, [], [], [], unsaid(cells))
     top = 330  # title, lead and facts
     for cell, in_line in layered(cells):
         aside = level(cell) and title(cell).startswith(ASIDE)
@@ -199,6 +198,48 @@ def stray(cells) -> list[str]:
     return out
 
 
+# Symbols
+
+ACCENTED = r"\\(?:bar|hat|tilde)\s*\{?\\?[A-Za-z]+\}?"
+GREEK = "alpha|beta|gamma|delta|varepsilon|eta|kappa|lambda|mu|nu|phi|varphi|psi|rho"
+GREEK += "|sigma|tau|theta|xi|omega|Phi|Lambda|Omega"
+SYMBOL = re.compile(rf"{ACCENTED}|\\(?:{GREEK})(?![a-z])")
+FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$]+\$", re.S)
+
+
+def symbols(text: str) -> list[str]:
+    "Greek and accented letters in formulas, as they are written without spaces."
+    found = SYMBOL.findall(" ".join(FORMULA.findall(text)))
+    return [re.sub(r"[\s{}]", "", symbol) for symbol in found]
+
+
+@cache
+def of_the_book() -> set[str]:
+    "The symbols in the tables of page 1.1."
+    page = next(page for page in PAGES if page.stem == "01_notation")
+    text = "\n".join(c.source for c in read(page).cells if c.cell_type == "markdown")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return set(symbols("\n".join(rows)))
+
+
+def explained(symbol: str, text: str) -> bool:
+    "Whether a formula of its own begins with a symbol: `the precision $\\rho$`."
+    inline = (re.sub(r"[\s{}]", "", f) for f in FORMULA.findall(text))
+    return any(re.match(rf"\$+{re.escape(symbol)}(_\w+|\(\w+\))?(\$|=)", f) for f in inline)
+
+
+def unsaid(cells) -> list[str]:
+    "Symbols that the line uses before they are explained, there or on page 1.1."
+    known, out = set(of_the_book()), []
+    for cell, in_line in layered(cells):
+        if not in_line or cell.cell_type != "markdown":
+            continue
+        new = [s for s in dict.fromkeys(symbols(cell.source)) if s not in known]
+        out += [symbol for symbol in new if not explained(symbol, cell.source)]
+        known |= set(new)
+    return out
+
+
 def faults(found: Layers) -> dict[str, float]:
     "What breaks the limits of a page."
     late = 99 if found.first is None else round(found.first, 1)
@@ -209,37 +250,19 @@ def faults(found: Layers) -> dict[str, float]:
         "reprs": len(found.reprs),
         "stray headings": len(found.stray),
         "open evidence": len(found.open),
+        "symbols not explained": len(found.unsaid),
     }
 
 
-def everything() -> dict[str, dict[str, float]]:
+def broken() -> dict[str, dict[str, float]]:
+    "The limits that pages break."
     found = {name_of(page): faults(measured(page)) for page in PAGES}
-    return {
-        page: {k: n for k, n in f.items() if n}
-        for page, f in found.items()
-        if any(f.values())
-    }
-
-
-def excepted() -> dict[str, dict[str, float]]:
-    return json.loads(FILE.read_text("utf-8"))
-
-
-def strike() -> None:
-    now, old = everything(), excepted() if FILE.is_file() else None
-    if old is not None:
-        now = {
-            page: {
-                k: min(n, old[page][k]) for k, n in f.items() if k in old.get(page, {})
-            }
-            for page, f in now.items()
-        }
-        now = {page: f for page, f in now.items() if f}
-    FILE.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    worse = {page: {k: n for k, n in f.items() if n} for page, f in found.items()}
+    return {page: f for page, f in worse.items() if f}
 
 
 def table(names: list[str]) -> str:
-    head = f"{'page':34} words screens first pictures code reprs"
+    head = f"{'page':34} words screens first pictures code reprs unsaid"
     rows = [head]
     for page in PAGES:
         if names and not any(name in page.name for name in names):
@@ -248,15 +271,12 @@ def table(names: list[str]) -> str:
         first = "none" if m.first is None else f"{m.first:.1f}"
         rows.append(
             f"{name_of(page):34} {m.words:5} {m.screens:7.1f} {first:>5} {m.pictures:8}"
-            f" {m.code:4} {len(m.reprs):5}"
+            f" {m.code:4} {len(m.reprs):5} {len(m.unsaid):6}"
         )
         if names:
-            rows += [f"    {text}" for text in [*m.reprs, *m.stray, *m.open]]
+            rows += [f"    {text}" for text in [*m.reprs, *m.stray, *m.open, *m.unsaid]]
     return "\n".join(rows)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--strike"]:
-        strike()
-    else:
-        print(table(sys.argv[1:]))
+    print(table(sys.argv[1:]))
