@@ -61,6 +61,7 @@ class Classifier(FeatureNetwork):
         self,
         x: Tensor,  # (B, C, H, W) float in [-1, 1]
     ) -> Tensor:  # (B, 4 * width), at least 0
+        "What the last layer sees: each channel, averaged over the image."
         out: Tensor = self.layers(x)
         return out.mean((2, 3))
 
@@ -68,6 +69,7 @@ class Classifier(FeatureNetwork):
         self,
         x: Tensor,  # (B, C, H, W) float in [-1, 1]
     ) -> Tensor:  # (B, outputs)
+        "The logits of classes or attributes."
         logits: Tensor = self.head(self.features(x))
         return logits
 
@@ -82,7 +84,7 @@ def fit_classifier(
     data: ImageData,  # images with labels 0..K-1, or contexts of D numbers in [0, 1]
     epochs: int = 5,  # how often each image is seen, at least 1
     *,
-    batch_size: int = 128,
+    batch_size: int = 128,  # images at a time, at least 1
     lr: float = 1e-2,  # highest learning rate
     shift: int = 1,  # images move by up to this many pixels each way, at least 0
     flip: bool = False,  # mirror half of them, left to right

@@ -62,7 +62,10 @@ class _Divided(_Levels):
         few = range(1, min(32, self.channels // 4) + 1)
         return self.norm_groups or max(g for g in few if self.channels % g == 0)
 
-    def heads_at(self, width: int) -> int:
+    def heads_at(
+        self,
+        width: int,  # channels of the features
+    ) -> int:
         "Attention heads at this width."
         return self.heads if self.head_dim is None else width // self.head_dim
 

@@ -43,7 +43,10 @@ class DigitClassifier:
         each = (_yes_or_no(pixels, (labels == k).numpy()) for k in range(K))
         return cls(tuple(train.images.shape[1:]), tuple(each))
 
-    def probabilities(self, images: Tensor) -> Tensor:
+    def probabilities(
+        self,
+        images: Tensor,  # (N, C, H, W) float in [-1, 1]
+    ) -> Tensor:
         "(N, C, H, W) in [-1, 1] -> (N, K) float64: an image is k and nothing else."
         _check_images(images, self.shape)
         pixels = images.detach().float().clamp(-1, 1).flatten(1).cpu().numpy()

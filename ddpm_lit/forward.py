@@ -155,7 +155,9 @@ class Stream(IntEnum):
     BASELINE = 7  # which images it compares with each other
 
 # %% ../nbs/1_mathematics/04_forward.ipynb #44780f49
-def keyed_seed(*key: int) -> int:  # 0..2^63-1
+def keyed_seed(
+    *key: int,  # each at least 0
+) -> int:  # 0..2^63-1
     "A function of the integers `key`: neighbouring keys give unrelated seeds."
     words = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return int(words[0] >> 1)

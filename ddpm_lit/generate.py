@@ -40,7 +40,11 @@ class DrawConfig:
     device: torch.device | str | None = None  # where to compute; None: the best
     watch: Watch = iter  # wraps the steps of each batch, such as a progress bar does
 
-    def batches(self, run: Run, numbers: Sequence[int]) -> Iterator[Batch]:
+    def batches(
+        self,
+        run: Run,
+        numbers: Sequence[int],  # of the images, each at least 0
+    ) -> Iterator[Batch]:
         "The images with these numbers, ready. ValueError as in `Run.draw_batches`."
         self.sampler.pairs(run.schedule)  # refuses what the schedule does not have
         how = (self.seed, self.batch, self.labels, self.guidance, self.device)

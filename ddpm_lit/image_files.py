@@ -428,6 +428,7 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:  # (N, C, H, W)
+        "Number of images, channels, height and width."
         return len(self), self.channels, self.image_size, self.image_size
 
     def pixels(self, index: Tensor) -> Tensor:

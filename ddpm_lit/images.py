@@ -144,6 +144,7 @@ class ImageData:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:  # (N, C, H, W)
+        "Number of images, channels, height and width."
         n, c, h, w = self.images.shape
         return n, c, h, w
 

@@ -50,7 +50,7 @@ def bits_per_dim(
     y: Tensor | None = None,  # (N,) labels or (N, D) contexts
     seed: int = 0,  # image i depends on the seed and i alone
     batch: int = 64,  # images at a time; on a GPU some hundreds are quicker
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "cpu",  # where the network is asked
     # wraps the iterator of batches, such as a progress bar does
     watch: Callable[[Iterable[Tensor]], Iterable[Tensor]] = iter,
 ) -> Bound:

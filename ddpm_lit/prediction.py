@@ -118,7 +118,7 @@ def _v(signal: Any, noise: Any) -> tuple[Any, Any]:
 
 
 EPS = Parameterization("eps", _eps)  # DDPM section 3.2
-X0 = Parameterization("x0", _x0)
+X0 = Parameterization("x0", _x0)  # the clean image itself
 V = Parameterization("v", _v)  # Salimans & Ho 2022
 PARAMETERIZATIONS = {p.name: p for p in (EPS, X0, V)}
 
@@ -134,7 +134,9 @@ class Model(Protocol):
         t: Tensor,  # (B,) int64, 1..T
         y: Tensor | None = None,  # (B, ...) labels or contexts
         /,
-    ) -> Tensor: ...
+    ) -> Tensor:  # (B, ...)
+        "What `param` names, of each image."
+        ...
 
 # %% ../nbs/1_mathematics/06_prediction.ipynb #90155e04
 def _check_loss(weight: Tensor | None, reduction: str, batch: int) -> None:

@@ -509,7 +509,7 @@ def _done(side: Expr) -> Expr:
     except (ValueError, NotImplementedError, RecursionError, TypeError):
         return side
 
-
+# %% ../nbs/1_mathematics/01_notation.ipynb #4f575192
 def _definitions(name: str, given: Mapping[Any, Any] | None) -> Given:
     "The substitutions of a claim: exact, finite, and none used within another."
     found = {sympy.sympify(k): sympy.sympify(v) for k, v in (given or {}).items()}
@@ -558,7 +558,7 @@ def _linear(expr: Expr) -> Expr:
 
     return expr.replace(lambda e: isinstance(e, (Integral, Sum)), apart)
 
-
+# %% ../nbs/1_mathematics/01_notation.ipynb #b89218ce
 _ROADS: tuple[Callable[[Expr], Expr], ...] = (
     lambda e: sympy.simplify(_linear(e)),
     lambda e: sympy.expand(sympy.together(e)),

@@ -173,10 +173,12 @@ class TrainRecord:
 
     @property
     def loss(self) -> float:
+        "The loss before the step; reading it waits for the device."
         return self.loss_tensor.item()
 
     @property
     def grad_norm(self) -> float:
+        "The norm of the gradient before it was clipped; reading it waits as well."
         return self.grad_norm_tensor.item()
 
 # %% ../nbs/4_training/04_training.ipynb #c0ffee06

@@ -454,7 +454,7 @@ def push_network(
     *,
     private: bool | None = None,  # None: as the account has it
     token: str | None = None,  # None: the one that is stored on this machine
-    commit_message: str = "Upload a UNet of ddpm_lit",
+    commit_message: str = "Upload a UNet of ddpm_lit",  # of the change there
 ) -> str:  # the address of the repository
     "Upload to the Hugging Face Hub what `save_pretrained` writes."
     from huggingface_hub import HfApi

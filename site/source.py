@@ -18,6 +18,7 @@ PROPERTIES = {"property", "cached_property"}
 USUAL = {
     "NoiseSchedule": "the noise schedule",
     "Model": "the network",
+    "Batch": "images that are drawn together",
     "Denoiser": "the network, with its schedule",
     "Prediction": "what the network sees in x_t",
     "Sampler": "how to walk from noise to data",
@@ -339,7 +340,7 @@ class Module:
             self.parameters(node.name),
             None,
             refusals(check) if check else (),
-            tuple(self.members(node)),
+            shared(tuple(self.members(node))),
             tuple(ast.unparse(base) for base in node.bases),
             fields=init is None,
         )
@@ -455,6 +456,20 @@ def told(one: Parameter, beside: tuple[Parameter, ...]) -> Parameter:
             if other.name == one.name and other.comment:
                 return replace(one, comment=other.comment)
     return replace(one, comment=one.comment or USUAL.get(one.kind, ""))
+
+
+def shared(methods: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    "With the comment of a parameter at all methods of a class that have it."
+    parts = [one for method in methods for one in method.parameters if one.comment]
+    said = {(one.name, one.kind): one.comment for one in reversed(parts)}
+
+    def full(one: Parameter) -> Parameter:
+        return replace(one, comment=one.comment or said.get((one.name, one.kind), ""))
+
+    return tuple(
+        replace(method, parameters=tuple(map(full, method.parameters)))
+        for method in methods
+    )
 
 
 @cache

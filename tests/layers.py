@@ -225,7 +225,8 @@ def of_the_book() -> set[str]:
 def explained(symbol: str, text: str) -> bool:
     "Whether a formula of its own begins with a symbol: `the precision $\\rho$`."
     inline = (re.sub(r"[\s{}]", "", f) for f in FORMULA.findall(text))
-    return any(re.match(rf"\$+{re.escape(symbol)}(_\w+|\(\w+\))?(\$|=)", f) for f in inline)
+    alone = rf"\$+{re.escape(symbol)}(_\w+|\(\w+\))?(\$|=)"
+    return any(re.match(alone, formula) for formula in inline)
 
 
 def unsaid(cells) -> list[str]:

@@ -305,7 +305,8 @@ def test_no_step_waits_for_the_device(device, monkeypatch):
     net = lambda x, t: x * t.reshape(-1, 1)
     with FakeTensorMode(allow_non_fake_inputs=True), Waits(device) as waits:
         x = torch.empty(2, 3, device=device)
-        t = torch.ones(2, dtype=torch.int64, device="cpu" if device == "mps" else device)
+        place = "cpu" if device == "mps" else device
+        t = torch.ones(2, dtype=torch.int64, device=place)
         for param in (EPS, X0, V):
             weight = min_snr_weight(S, t, param)
             loss = ddpm_loss(net, S, x, t, x, param, weight=weight)

@@ -170,7 +170,8 @@ def over_data(f):
 
 
 def over_cases(f):
-    return Sum(weight(count) * f, (count, 1, many)) / Sum(weight(count), (count, 1, many))
+    cases = (count, 1, many)
+    return Sum(weight(count) * f, cases) / Sum(weight(count), cases)
 
 
 def test_integral_over_any_density():
