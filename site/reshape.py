@@ -107,7 +107,8 @@ def exported(fold: Tag, page: Page) -> None:
                 name = f"{node.name}.{method.name}".lower()
                 block.insert_before(tag("span", id=name))
     if any(node.name in page.hidden for node in top):
-        folded(block, (ast.get_docstring(top[0]) or "The code").splitlines()[0])
+        says = (ast.get_docstring(top[0]) or "The code").splitlines()[0]
+        folded(block, says.replace("`", ""))
 
 
 def heading(name: str) -> Tag:

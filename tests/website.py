@@ -13,7 +13,7 @@ from book import NBS, NOTEBOOKS, ROOT, code, name_of, read
 sys.path.insert(0, str(ROOT / "site"))  # the scripts that make the site
 
 import reference
-from source import modules, public
+from source import home, modules, public
 
 FILE = ROOT / "tests" / "site.json"
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)")
@@ -120,8 +120,18 @@ def wrong(page, target: str, anchor: str, known: dict) -> str:
     return ""
 
 
+def twice() -> Iterator[str]:
+    "Links around a function's name, of which nbdev makes a second link inside."
+    for page in NOTEBOOKS:
+        for cell in read(page).cells:
+            if cell.cell_type == "markdown":
+                for name in re.findall(r"\[[^\[\]]*`(\w+)`[^\[\]]*\]\(", cell.source):
+                    if name in home():
+                        yield f"{name_of(page)}: {name} would be a link in a link"
+
+
 def broken_links() -> list[str]:
-    return [name for name, fault in links() if fault]
+    return [name for name, fault in links() if fault] + list(twice())
 
 
 def measured() -> dict[str, list[str]]:
