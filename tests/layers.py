@@ -20,6 +20,7 @@ ASIDE = ("Evidence", "Solution")  # headings of what is folded
 COLLAPSED = "jp-MarkdownHeadingCollapsed"  # JupyterLab's own mark of a folded heading
 SCREEN = 900  # pixels
 SCREENS = 12  # of a line
+DRAWING = 235  # pixels, of nbs/images/chain.svg on a page
 FIRST = 2  # screens, within which a page shows what it is about
 REPR = re.compile(r"[\[{('\"]|\w+\((?!s\))|None$|True$|False$")
 PAGES = [page for page in NOTEBOOKS if page.parent != NBS / "reference"]
@@ -57,7 +58,7 @@ def lines(text: str, columns: int) -> int:
 
 def markdown(text: str) -> int:
     height = 0
-    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"\]\([^)]*\)(\{#[^}]*\})?", "]", text)
     for block in re.split(r"\n{2,}", text.strip()):
         if block.startswith("#"):
             height += {1: 0, 2: 95, 3: 72}.get(len(block.split()[0]), 60)
@@ -69,6 +70,8 @@ def markdown(text: str) -> int:
             height += 29 * lines(block, 74) + 6 * len(block.splitlines()) + 19
         elif block.startswith("<"):
             height += 0
+        elif block.startswith("!["):
+            height += DRAWING + 24 * lines(block, 95) + 19
         else:
             height += 29 * lines(re.sub(r"\\[a-z]+|[{}$]", "", block), 74) + 19
     return height
