@@ -46,6 +46,7 @@ LOST = Made("404.html", "This page is not here", part="")
 MAP = Made("map.html", "Map of the book", part="Start")
 LIBRARY = Made("reference/api/index.html", "Library")
 COMMAND = Made("reference/command.html", "Command")
+CHANGES = Made("reference/changes.html", "Changelog")
 
 
 def version() -> str:
@@ -84,7 +85,7 @@ def framed(page: Page | Made, body: str, **facts: Any) -> str:
 
 def sidebar(here: Page | Made) -> list[dict[str, Any]]:
     "The parts with their pages; that of the page is open."
-    everything = [*pages(), MAP, LIBRARY, COMMAND]
+    everything = [*pages(), MAP, LIBRARY, COMMAND, CHANGES]
     names = dict.fromkeys(page.part for page in everything)
     return [
         {

@@ -18,9 +18,10 @@ from typing import Any
 
 import example
 import flags
+import mistune
 from bs4 import BeautifulSoup
 from contents import ROOT, Page, pages
-from frame import COMMAND, LIBRARY, REPOSITORY, TEMPLATES, Made, framed
+from frame import CHANGES, COMMAND, LIBRARY, REPOSITORY, TEMPLATES, Made, framed
 from reshape import contents, linked
 from source import Entry, Module, Parameter, home, modules, public
 
@@ -291,6 +292,10 @@ def takers(name: str) -> list[str]:
 def body(template: str, **facts: Any) -> tuple[str, str]:
     "A text made from a template, and its table of contents."
     text = TEMPLATES.get_template(template).render(facts)
+    return with_anchors(text)
+
+
+def with_anchors(text: str) -> tuple[str, str]:
     soup = BeautifulSoup(f"<main>{text}</main>", "lxml").main
     assert soup is not None
     for heading in soup.select("h2[id], h3[id]"):
@@ -375,11 +380,24 @@ def command_page(today: str) -> str:
     return framed(COMMAND, text, before=made(order()[-1]), **facts)
 
 
+def changes_page(today: str) -> str:
+    lead = "What is new in each version."
+    written = (ROOT / "CHANGELOG.md").read_text("utf-8").removeprefix("# Changelog")
+    for page in pages():
+        written = written.replace(f"nbs/{page.notebook}", CHANGES.root + page.address)
+    html = str(mistune.html(written))
+    html = re.sub("<h2>(.*?)</h2>", r'<h2 id="version-\1">\1</h2>', html)
+    text, table = with_anchors(html)
+    facts = dict(lead=lead, description=lead, contents=table, date=today)
+    return framed(CHANGES, text, **facts)
+
+
 def write(site: Path, today: str) -> dict[str, str]:
     "Write all pages of the reference. Their texts, by address."
     texts = {
         LIBRARY.address: index_page(today),
         COMMAND.address: command_page(today),
+        CHANGES.address: changes_page(today),
     }
     for name in order():
         texts[made(name).address] = module_page(modules()[name], today)

@@ -44,7 +44,8 @@ SIGNLESS = """() => [...document.querySelectorAll(".wide, div.sourceCode")].filt
 WRAPPED = """() => [...document.querySelectorAll("main div.sourceCode pre")].filter(
   node => getComputedStyle(node).whiteSpace.startsWith("pre-wrap")
     && !node.closest(".signature")).length"""
-LINKS = """() => [[...document.querySelectorAll("a[href]")].map(a => a.href.baseVal ?? a.href),
+LINKS = """() => [
+  [...document.querySelectorAll("a[href]")].map(a => a.href.baseVal ?? a.href),
   [...document.querySelectorAll("[id]")].map(node => node.id)]"""
 LOADED = """() => { const t = performance.getEntriesByType("navigation")[0];
   return Math.round(t.domInteractive); }"""

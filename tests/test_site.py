@@ -189,6 +189,15 @@ def test_frame_of_the_reference(soups):
     assert len(ids) == len(set(ids))
 
 
+def test_changelog_is_a_page(soups):
+    main = soups["reference/changes.html"].main
+    places = [heading["id"] for heading in main.select("h2")]
+    assert places == ["version-Unreleased", "version-0.1.0"]
+    links = {a["href"] for a in main.select("li a")}
+    assert "../3_images/storage.html" in links
+    assert not [link for link in links if link.endswith(".ipynb")]
+
+
 # Reading the source
 
 SOURCE = '''
