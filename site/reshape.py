@@ -52,8 +52,6 @@ def evidence(main: Tag) -> None:
         if not title.get_text().startswith(ASIDE) or title.find_parent("details"):
             continue
         fold = tag("details", class_="aside")
-        for part, weight in (fold, "0.2"), (title, "1"):  # the line is found first
-            part["data-pagefind-weight"] = weight
         higher = [f"h{level}" for level in range(1, int(title.name[1]) + 1)]
         inside = list(
             takewhile(lambda one: one.name not in higher, title.next_siblings)

@@ -103,7 +103,8 @@ field.addEventListener("input", async () => {
 const rank = (place, page, order, asked) => {
   const name = place.title.toLowerCase();
   const has = name.includes(asked) ? 3 : asked.split(/\s+/).every((word) => name.includes(word)) ? 2 : 0;
-  return (name === asked ? 8 : has) + (page.meta.title.toLowerCase().includes(asked) ? 2 : 0) - order;
+  const aside = /^(evidence|solution)\b/.test(name) ? 1.5 : 0; // the line comes first
+  return (name === asked ? 8 : has) - aside + (page.meta.title.toLowerCase().includes(asked) ? 2 : 0) - order;
 };
 const places_of = (page, number, asked) =>
   page.sub_results
