@@ -136,10 +136,14 @@ def draw_noise(
         len(generator),
         f"be one, or one for each of the {shape[0]} images",
     )
-    noise = torch.empty(shape, device=device, dtype=dtype)
-    for image, g in zip(noise, generator):
-        image.copy_(torch.randn(shape[1:], generator=g, device=g.device, dtype=dtype))
-    return noise
+    if not generator:
+        return torch.empty(shape, device=device, dtype=dtype)
+    return torch.stack(
+        [
+            torch.randn(shape[1:], generator=g, device=g.device, dtype=dtype)
+            for g in generator
+        ]
+    ).to(device)
 
 # %% ../nbs/1_mathematics/04_forward.ipynb #d02824bb
 class Stream(IntEnum):
