@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache, partial, reduce, singledispatch, wraps
+from functools import cache, lru_cache, partial, reduce, singledispatch, wraps
 from inspect import isgenerator
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -241,9 +241,21 @@ def _outermost(expr: Expr) -> Iterator[Expr]:
             yield from _outermost(part)
 
 # %% ../nbs/1_mathematics/01_notation.ipynb #a9bf0722
+@lru_cache(4096)
+def _once(held: Expr, at: frozenset[tuple[Expr, Expr]], digits: int) -> Expr:
+    "The number of a held operation, which occurs on both sides of many a claim."
+    return sympy.sympify(_carried_out(held, dict(at)))
+
+
+def _held_at(held: Expr, point: Point) -> Expr:
+    free = held.free_symbols
+    at = frozenset((name, value) for name, value in point.items() if name in free)
+    return _once(held, at, mpmath.mp.dps)
+
+# %% ../nbs/1_mathematics/01_notation.ipynb #c9110c17
 def _number(expr: Expr, point: Point) -> Expr:
     "The value of `expr`, as it is written, at a point: to 30 digits, or _NoNumber."
-    done = {held: sympy.sympify(_carried_out(held, point)) for held in _outermost(expr)}
+    done = {held: _held_at(held, point) for held in _outermost(expr)}
     plain = expr.xreplace(done).replace(sympy.UnevaluatedExpr, lambda e: e)
     for power in plain.atoms(sympy.Pow):
         base, exponent = (side.xreplace(point) for side in power.args)
